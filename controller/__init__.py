@@ -1,0 +1,3 @@
+"""The launching half: GRPOJob in, ConfigMap and JobSet out."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,173 @@
+"""The runner's configuration tree: every key a user may write, with type, range and default.
+
+One set of types serves two spellings: a runner YAML validates it by name (snake_case), a GRPOJob's `spec` by alias
+(camelCase). Field order is the order in which violations are reported. Nothing here knows a cluster or JAX.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainer.contract.violations import to_camel
+
+MAX_GROUP = 1024
+MAX_BATCH = 2**20
+MAX_LENGTH = 2**20
+
+Count = Annotated[int, Field(gt=0, le=MAX_BATCH)]
+Length = Annotated[int, Field(gt=0, le=MAX_LENGTH)]
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
+Prose = Annotated[str, Field(max_length=16384)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A part of the tree: frozen, unknown keys refused, strict types, snake_case name and camelCase alias."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel, validate_by_name=True)
+
+
+class PrecisionConfig(Section):
+    params: Literal["float32", "bfloat16"] = "float32"
+    compute: Literal["float32", "bfloat16"] | None = Field(None, description="null = bfloat16, float32 on CPU devices")
+    remat: Literal["none", "layer"] = "layer"
+
+
+class LoraConfig(Section):
+    rank: Annotated[int, Field(gt=0, le=1024)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    target_modules: Annotated[tuple[Text, ...], Field(min_length=1, max_length=32)] = ("q_proj", "v_proj")
+
+
+class DataConfig(Section):
+    train: Text = Field("gsm8k", description="gsm8k, or a JSONL file")
+    eval: Text = Field("gsm8k", description="gsm8k, or a JSONL file")
+    prompt_field: Text = "question"
+    answer_field: Text = "answer"
+    system_prompt: Prose | None = None
+    prompt_template: Prose | None = Field(None, description="jinja2 over the row's columns; null = the prompt field")
+    overlong: Literal["drop", "truncate-left", "error"] = Field(
+        "drop", description="what happens to a prompt longer than rollout.global_length tokens"
+    )
+
+
+class RolloutConfig(Section):
+    backend: Literal["native"] = "native"
+    batch_size: Count | None = Field(
+        None, description="global sequences per training step, over all processes; null = exactly one pass"
+    )
+    prompt_batch_size: Count | None = Field(None, description="prompts per rollout pass per process")
+    per_device_batch_size: Count | None = Field(None, description="prompts per rollout pass per device")
+    num_pre_q: Annotated[int, Field(gt=0, le=MAX_GROUP)] = Field(
+        8, description="completions per prompt: the GRPO group"
+    )
+    padding: Literal["Reject", "RoundUp"] = "Reject"
+    global_length: Length = Field(512, description="longest prompt, in tokens")
+    max_length_sample: Length = Field(512, description="longest completion, in tokens")
+    temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    top_k: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(0, description="0 = off")
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    min_p: Fraction = 0.0
+    stop: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
+
+
+class AlgorithmConfig(Section):
+    preset: Literal["grpo", "dr_grpo", "dapo", "rloo", "reinforce++", "gspo", "cispo"] = "grpo"
+    advantage: Literal["grpo", "dr_grpo", "rloo", "reinforce++"] | None = None
+    epsilon_low: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    epsilon_high: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
+    aggregation: Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"] | None = None
+    kl: Literal["k1", "k2", "k3"] | None = None
+    mask_truncated: bool | None = None
+
+
+class TrainConfig(Section):
+    micro_batch_size: Count | None = Field(None, description="sequences per process per micro-step of the update")
+    per_device_micro_batch_size: Count | None = Field(None, description="sequences per device per micro-step")
+    grad_accum_steps: Count | None = Field(None, description="micro-steps of one update; normally left out: derived")
+    ppo_epochs: Annotated[int, Field(gt=0, le=64)] = 1
+    beta: NonNegative = 0.0
+    on_non_finite: Literal["Fail", "Skip"] = "Fail"
+
+
+class OptimizerConfig(Section):
+    name: Literal["adamw", "lion", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0e-6
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0, le=MAX_BATCH)] = 0
+    weight_decay: NonNegative = 0.0
+    clip_norm: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 1.0
+
+
+class RewardConfig(Section):
+    name: Text | None = Field(None, description="a built-in reward: correct, format or tags")
+    python: Text | None = Field(None, description="package.module:function with TRL's signature")
+    weight: Finite = 1.0
+    args: Annotated[dict[str, Any], Field(max_length=64)] = {}
+    timeout_seconds: Annotated[float, Field(gt=0.0, le=3600.0)] = 30.0
+
+
+class EvalConfig(Section):
+    samples: Annotated[int, Field(gt=0, le=MAX_GROUP)] = 1
+    temperature: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+
+
+class InitFromConfig(Section):
+    uri: Text
+    step: Annotated[int, Field(ge=0)] | None = None
+    restore: Literal["Weights", "All"] = "Weights"
+
+
+class CheckpointConfig(Section):
+    every_steps: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(0, description="0 = off")
+    every_minutes: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(0, description="0 = off")
+    keep: Annotated[int, Field(gt=0, le=1000)] = 2
+    best: Text | None = None
+    resume: Literal["Auto", "Never"] = "Auto"
+    init_from: InitFromConfig | None = None
+
+
+class OutputConfig(Section):
+    uri: Text | None = Field(None, description="the parent of run folders; null = runs/ in the working folder")
+
+
+class ExportConfig(Section):
+    when: Literal["Never", "OnSuccess"] = "Never"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+DEFAULT_REWARDS = (
+    RewardConfig(name="correct", weight=1.0),
+    RewardConfig(name="format", weight=0.5),
+    RewardConfig(name="tags", weight=0.5),
+)
+
+
+class RunnerConfig(Section):
+    """The whole tree, as `--print-config` prints it."""
+
+    model_path: Text | None = Field(None, description="hub id[@revision], folder or gs://; required by a run")
+    steps: Annotated[int, Field(gt=0, le=10_000_000)] = 100
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    precision: PrecisionConfig = PrecisionConfig()
+    lora: LoraConfig | None = None
+    data: DataConfig = DataConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    rewards: Annotated[tuple[RewardConfig, ...], Field(min_length=1, max_length=32)] = DEFAULT_REWARDS
+    reward_weights: Annotated[tuple[Finite, ...], Field(max_length=32)] | None = None
+    mesh_shape: Annotated[str, Field(min_length=1, max_length=64)] = "auto"
+    eval_every_steps: Annotated[int, Field(ge=0, le=MAX_BATCH)] = 0
+    eval_batches: Count | None = Field(None, description="null = the whole split")
+    eval_split: Text = "test"
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    progress_deadline_seconds: Annotated[int, Field(gt=0, le=604_800)] = 1800
+    output: OutputConfig = OutputConfig()
+    export: ExportConfig = ExportConfig()
+    wandb_project: Text | None = None
+    wandb_name: Text | None = None
