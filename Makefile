@@ -1,0 +1,68 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+LOCKS  := base controller trainer tpu dev
+# JAX's CPU client spins on its threads; two processes on two cores are steadier with plain malloc and no banner.
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-light test-all check lint bench generate lock clean
+
+##@ Use
+help: ## List the commands
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make the virtual environment from the lock (demo and test do it themselves)
+
+demo: $(READY) ## Train a small model with GRPO from one GRPOJob and watch its reward rise (about three minutes)
+	$(BIN)/python examples/demo/run.py
+
+##@ Develop
+test: $(READY) lint ## Lint, types, imports and every test with reduced counts (under ten minutes on two cores)
+	$(BIN)/python -m pytest -q
+
+test-light: $(READY) ## The tests that need no JAX and no cluster (under 30 seconds)
+	$(BIN)/python -m pytest -q tests/contract tests/controller
+
+test-all: $(READY) lint ## Every test with full counts (under an hour); figures go to docs/results.md
+	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q
+
+check: lint test-light ## What a commit needs: lint, types, imports, light tests
+
+lint: $(READY) ## ruff, mypy, import-linter, and whether what is generated is fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+bench: $(READY) ## Ratios against a baseline in the same run, with the machine's noise
+	$(BIN)/python tests/bench/startup.py
+
+generate: $(READY) ## Rewrite what is generated from the types (docs/api.md, docs/rules.md)
+	$(BIN)/python docs/generate.py
+
+lock: $(READY) ## Resolve pyproject.toml anew into requirements/*.txt
+	@for lock in $(LOCKS); do \
+	  case $$lock in \
+	    base) extras= ;; \
+	    controller) extras="--extra controller" ;; \
+	    trainer) extras="--extra trainer" ;; \
+	    tpu) extras="--extra trainer --extra tpu" ;; \
+	    dev) extras="--extra controller --extra trainer --extra dev" ;; \
+	  esac; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" $$extras pyproject.toml --output-file requirements/$$lock.txt; \
+	done
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {v.major}.{v.minor} was found; set PYTHON=/path/to/python3.11")'
+	@echo "Setting up $(VENV) (once, about two minutes) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
