@@ -1,0 +1,167 @@
+"""The allow-list of pod settings a GRPOJob may carry, in Kubernetes' own spelling.
+
+Not a raw pod template: what is missing here (hostPath, privileged, commands, further containers) cannot be asked for.
+Values mean what the Kubernetes API says (https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainer.contract.runner import Section, Text
+
+EnvName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")]
+DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+DnsName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+LabelKey = Annotated[
+    str,
+    Field(max_length=317, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"),
+]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+AnnotationValue = Annotated[str, Field(max_length=65536)]
+Quantity = Annotated[
+    str,
+    Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$", description="4, 500m, 16Gi"),
+]
+AbsolutePath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^/[^:]*$")]
+RelativePath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^/]")]
+FileMode = Annotated[int, Field(ge=0, le=0o777)]
+MAX_ITEMS = 128
+
+
+class KeyRef(Section):
+    """One key of a Secret or ConfigMap."""
+
+    name: DnsName
+    key: Text
+    optional: bool | None = None
+
+
+class FieldRef(Section):
+    field_path: Text
+    api_version: Text | None = None
+
+
+class ResourceFieldRef(Section):
+    resource: Text
+    container_name: Text | None = None
+    divisor: Quantity | None = None
+
+
+class EnvSource(Section):
+    """Exactly one of its four sources."""
+
+    secret_key_ref: KeyRef | None = None
+    config_map_key_ref: KeyRef | None = None
+    field_ref: FieldRef | None = None
+    resource_field_ref: ResourceFieldRef | None = None
+
+
+class EnvVar(Section):
+    name: EnvName
+    value: Annotated[str, Field(max_length=65536)] | None = None
+    value_from: EnvSource | None = None
+
+
+class NamedRef(Section):
+    name: DnsName
+    optional: bool | None = None
+
+
+class EnvFrom(Section):
+    prefix: EnvName | None = None
+    config_map_ref: NamedRef | None = None
+    secret_ref: NamedRef | None = None
+
+
+class Resources(Section):
+    """Beside what the slice gives: cpu, memory and ephemeral-storage. Chips are never asked for here."""
+
+    requests: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] | None = None
+    limits: Annotated[dict[LabelKey, Quantity], Field(max_length=16)] | None = None
+
+
+class Toleration(Section):
+    key: LabelKey | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: LabelValue | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
+
+
+class PullSecret(Section):
+    name: DnsName
+
+
+class KeyToPath(Section):
+    key: Text
+    path: RelativePath
+    mode: FileMode | None = None
+
+
+class ConfigMapVolume(Section):
+    name: DnsName
+    items: Annotated[tuple[KeyToPath, ...], Field(max_length=MAX_ITEMS)] | None = None
+    default_mode: FileMode | None = None
+    optional: bool | None = None
+
+
+class SecretVolume(Section):
+    secret_name: DnsName
+    items: Annotated[tuple[KeyToPath, ...], Field(max_length=MAX_ITEMS)] | None = None
+    default_mode: FileMode | None = None
+    optional: bool | None = None
+
+
+class ClaimVolume(Section):
+    claim_name: DnsName
+    read_only: bool | None = None
+
+
+class EmptyDirVolume(Section):
+    medium: Literal["", "Memory"] | None = None
+    size_limit: Quantity | None = None
+
+
+class CsiVolume(Section):
+    """Such as gcsfuse.csi.storage.gke.io (https://cloud.google.com/kubernetes-engine/docs/concepts/cloud-storage-fuse-csi-driver)."""
+
+    driver: DnsName
+    read_only: bool | None = None
+    fs_type: Text | None = None
+    volume_attributes: Annotated[dict[Text, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] | None = None
+    node_publish_secret_ref: PullSecret | None = None
+
+
+class NfsVolume(Section):
+    server: Text
+    path: AbsolutePath
+    read_only: bool | None = None
+
+
+class Volume(Section):
+    """A name and exactly one source. There is no hostPath: it would tie a run to one node and open the node to it."""
+
+    name: DnsLabel
+    persistent_volume_claim: ClaimVolume | None = None
+    config_map: ConfigMapVolume | None = None
+    secret: SecretVolume | None = None
+    empty_dir: EmptyDirVolume | None = None
+    csi: CsiVolume | None = None
+    nfs: NfsVolume | None = None
+
+
+class VolumeMount(Section):
+    name: DnsLabel
+    mount_path: AbsolutePath
+    sub_path: RelativePath | None = None
+    read_only: bool | None = None
+
+
+class SecurityContext(Section):
+    """One named profile; both are unprivileged. Root is the fallback where a non-root process cannot open the TPU."""
+
+    profile: Literal["Restricted", "Root"] = "Restricted"
+    run_as_user: Annotated[int, Field(gt=0, lt=2**31)] | None = None
+    run_as_group: Annotated[int, Field(gt=0, lt=2**31)] | None = None
+    fs_group: Annotated[int, Field(gt=0, lt=2**31)] | None = None
