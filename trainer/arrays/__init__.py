@@ -1,0 +1,1 @@
+"""Array operations that know tensors only: no algorithm, no configuration, no contract."""
