@@ -1,0 +1,170 @@
+"""Writes docs/api.md from the types and docs/rules.md from the rule table; `--check` fails where either is stale."""
+
+import argparse
+import json
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import annotated_types as at
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from controller.grpojob import ClusterSpec
+from trainer.contract.rules import RULES
+from trainer.contract.runner import RunnerConfig
+
+HERE = Path(__file__).parent
+MUTABLE = {
+    "suspend": "yes",
+    "lifecycle.activeDeadlineSeconds": "yes",
+    "lifecycle.startupDeadlineSeconds": "yes",
+    "lifecycle.ttlSecondsAfterFinished": "yes",
+    "queue": "while suspended",
+    "queue.localQueue": "while suspended",
+    "queue.workloadPriorityClass": "while suspended",
+}
+PLAIN = {int: "integer", str: "string", float: "number", bool: "boolean", type(None): "null", typing.Any: "any"}
+BOUNDS = ((at.Gt, "gt", ">"), (at.Ge, "ge", "≥"), (at.Lt, "lt", "<"), (at.Le, "le", "≤"))
+
+
+def unwrapped(hint: typing.Any) -> typing.Any:
+    return unwrapped(hint.__origin__) if typing.get_origin(hint) is typing.Annotated else hint
+
+
+def type_name(hint: typing.Any) -> str:
+    hint = unwrapped(hint)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" if value != "" else '`""`' for value in arguments)
+    if origin is tuple:
+        return f"list of {type_name(arguments[0])}"
+    if origin is dict:
+        return f"map of {type_name(arguments[1])}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_name(argument) for argument in arguments)
+    return "object" if isinstance(hint, type) and issubclass(hint, BaseModel) else PLAIN[hint]
+
+
+def constraints(hint: typing.Any) -> Iterator[typing.Any]:
+    """Every constraint on a value itself: those inside an Optional count, those on a list's items do not."""
+    if typing.get_origin(hint) is typing.Annotated:
+        yield from hint.__metadata__
+        yield from constraints(hint.__origin__)
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for argument in typing.get_args(hint):
+            yield from constraints(argument)
+    elif hasattr(hint, "metadata"):
+        for item in hint.metadata:
+            yield from constraints(item) if isinstance(item, FieldInfo) else (item,)
+
+
+def bounds(field: FieldInfo) -> str:
+    found: list[str] = []
+    for item in [*field.metadata, *constraints(field.annotation)]:
+        for constraint in [item, *getattr(item, "metadata", [])]:
+            found += [f"{sign} {getattr(constraint, key)}" for kind, key, sign in BOUNDS if isinstance(constraint, kind)]
+            if isinstance(constraint, at.MinLen) and constraint.min_length > 0:
+                found.append(f"length ≥ {constraint.min_length}")
+            if isinstance(constraint, at.MaxLen):
+                found.append(f"length ≤ {constraint.max_length}")
+    return ", ".join(dict.fromkeys(found))
+
+
+def default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return ""
+    if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+        return "; ".join(f"`{item.model_dump_json(exclude_defaults=True)}`" for item in value)
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def section(field: FieldInfo) -> tuple[type[BaseModel] | None, bool]:
+    """The section that a field holds, and whether it holds a list of them."""
+    pending = [unwrapped(field.annotation)]
+    while pending:
+        hint = unwrapped(pending.pop())
+        if isinstance(hint, type) and issubclass(hint, BaseModel):
+            return hint, False
+        if typing.get_origin(hint) is tuple:
+            item = unwrapped(typing.get_args(hint)[0])
+            return (item, True) if isinstance(item, type) and issubclass(item, BaseModel) else (None, True)
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):
+            pending += typing.get_args(hint)
+    return None, False
+
+
+def rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        path = prefix + (field.alias or name)
+        description = (field.description or "").replace("|", "\\|")
+        mutable = MUTABLE.get(path, "no")
+        yield f"| `{path}` | {type_name(field.annotation)} | {default(field)} | {bounds(field)} | {mutable} | {description} |"
+        inner, many = section(field)
+        if inner:
+            yield from rows(inner, f"{path}[]." if many else f"{path}.")
+
+
+HEAD = "| key | type | default | range | mutable | |\n|---|---|---|---|---|---|"
+
+
+def api_page() -> str:
+    return "\n".join(
+        [
+            "# Every key of a GRPOJob",
+            "",
+            "Generated from `trainer/contract/runner.py` and `controller/grpojob.py` by `make generate`.",
+            "Paths are below `spec`. A runner YAML has the keys of the first table in snake_case: `rollout.batchSize` is",
+            "`rollout.batch_size`. Absent and null mean the same. A default of `null` in a batch field means *not given*: the",
+            "[rules](rules.md) derive it.",
+            "",
+            "## The runner's tree",
+            "",
+            HEAD,
+            *rows(RunnerConfig),
+            "",
+            "## The cluster's part",
+            "",
+            HEAD,
+            *rows(ClusterSpec),
+            "",
+        ]
+    )
+
+
+def rules_page() -> str:
+    lines = [
+        "# The rules",
+        "",
+        "Generated from `trainer/contract/rules.py` by `make generate`; `grpoctl explain RULE` prints the same.",
+        "P = processes (slices × hosts), L = devices per process, K = completions per prompt, S = L / tp data shards per process.",
+        "",
+    ]
+    for rule in RULES.values():
+        lines += [f"## {rule.id}", "", f"**{rule.title}**", "", rule.explanation, "", "```", rule.example, "```", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is stale")
+    check = parser.parse_args().check
+    stale = []
+    for path, text in ((HERE / "api.md", api_page()), (HERE / "rules.md", rules_page())):
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(path.name)
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    if check and stale:
+        sys.exit(f"stale: {', '.join(stale)}; run `make generate`")
+    print(f"{'written' if stale else 'fresh'}: docs/api.md, docs/rules.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The lock: complete, hashed, without addresses, without torch."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKS = {
+    "base": [],
+    "controller": ["controller"],
+    "trainer": ["trainer"],
+    "tpu": ["trainer", "tpu"],
+    "dev": ["controller", "trainer", "dev"],
+}
+
+
+def pins(lock: str) -> dict[str, list[str]]:
+    """Locked versions by name; a universal lock may hold one version per Python."""
+    found: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / f"requirements/{lock}.txt").read_text(), re.M):
+        found.setdefault(canonicalize_name(name), []).append(version)
+    return found
+
+
+def requirements(extras: list[str]) -> list[Requirement]:
+    lines = list(PROJECT["dependencies"])
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
+
+
+@pytest.mark.parametrize(("lock", "extras"), LOCKS.items())
+def test_every_requirement_is_locked_within_its_bounds(lock: str, extras: list[str]) -> None:
+    """Each requirement of pyproject.toml stands in the lock of its place with a version inside its bounds."""
+    locked = pins(lock)
+
+    outside = [
+        f"{requirement}: {locked.get(canonicalize_name(requirement.name))}"
+        for requirement in requirements(extras)
+        if not any(v in requirement.specifier for v in locked.get(canonicalize_name(requirement.name), []))
+    ]
+
+    assert outside == []
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_each_pin_has_a_hash(lock: str) -> None:
+    """No package of a lock may be installed without its hash."""
+    text = (ROOT / f"requirements/{lock}.txt").read_text()
+    blocks = re.split(r"\n(?=[a-z0-9])", text)
+
+    unhashed = [block.splitlines()[0] for block in blocks if "==" in block and "--hash=sha256:" not in block]
+
+    assert unhashed == []
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_address_and_no_torch(lock: str) -> None:
+    """A lock serves behind any mirror, and no place of the product installs torch."""
+    text = (ROOT / f"requirements/{lock}.txt").read_text()
+
+    assert re.findall(r"https?://|--index-url|--find-links|file:", text) == []
+    assert not {"torch", "tensorflow"} & pins(lock).keys()
+
+
+def test_every_bound_has_an_upper_end() -> None:
+    """A new major version of a dependency is taken by a decision, not by a fresh install."""
+    extras = PROJECT["optional-dependencies"]
+    lines = PROJECT["dependencies"] + [line for extra in extras.values() for line in extra]
+
+    unbounded = [line for line in lines if "<" not in line]
+
+    assert unbounded == []
