@@ -29,12 +29,13 @@ SUBDOMAIN_LENGTH = len("g-") + 8
 POD_SUFFIX_LENGTH = len("-abcde")
 
 
-def subdomain(namespace: str, name: str, run_id: str) -> str:
-    """The headless Service of one run: short, so that the coordinator's label fits; hashed, so that none share it.
+def subdomain(name: str) -> str:
+    """The headless Service of one job: short, so that the coordinator's label fits; hashed, so that none share it.
 
     JobSet looks the Service up by name only, without an owner check: two JobSets of one subdomain share one selector.
+    A JobSet's name is unique in its namespace, so the name alone tells jobs apart, and every door renders the same.
     """
-    return "g-" + hashlib.sha256(f"{namespace}/{name}/{run_id}".encode()).hexdigest()[: SUBDOMAIN_LENGTH - 2]
+    return "g-" + hashlib.sha256(name.encode()).hexdigest()[: SUBDOMAIN_LENGTH - 2]
 
 
 def longest_name(slices: int, hosts: int) -> int:
