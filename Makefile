@@ -43,7 +43,7 @@ bench: $(READY) ## Ratios against a baseline in the same run, with the machine's
 generate: $(READY) ## Rewrite what is generated from the types (docs/api.md, docs/rules.md)
 	$(BIN)/python docs/generate.py
 
-lock: $(READY) ## Resolve pyproject.toml anew into requirements/*.txt
+lock: $(READY) ## Resolve pyproject.toml anew into .ci/requirements/*.txt
 	@for lock in $(LOCKS); do \
 	  case $$lock in \
 	    base) extras= ;; \
@@ -53,16 +53,16 @@ lock: $(READY) ## Resolve pyproject.toml anew into requirements/*.txt
 	    dev) extras="--extra controller --extra trainer --extra dev" ;; \
 	  esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --custom-compile-command "make lock" $$extras pyproject.toml --output-file requirements/$$lock.txt; \
+	    --custom-compile-command "make lock" $$extras pyproject.toml --output-file .ci/requirements/$$lock.txt; \
 	done
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(READY): requirements/dev.txt pyproject.toml
+$(READY): .ci/requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {v.major}.{v.minor} was found; set PYTHON=/path/to/python3.11")'
 	@echo "Setting up $(VENV) (once, about two minutes) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/requirements/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

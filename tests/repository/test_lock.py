@@ -22,7 +22,7 @@ LOCKS = {
 def pins(lock: str) -> dict[str, list[str]]:
     """Locked versions by name; a universal lock may hold one version per Python."""
     found: dict[str, list[str]] = {}
-    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / f"requirements/{lock}.txt").read_text(), re.M):
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / f".ci/requirements/{lock}.txt").read_text(), re.M):
         found.setdefault(canonicalize_name(name), []).append(version)
     return found
 
@@ -51,7 +51,7 @@ def test_every_requirement_is_locked_within_its_bounds(lock: str, extras: list[s
 @pytest.mark.parametrize("lock", LOCKS)
 def test_each_pin_has_a_hash(lock: str) -> None:
     """No package of a lock may be installed without its hash."""
-    text = (ROOT / f"requirements/{lock}.txt").read_text()
+    text = (ROOT / f".ci/requirements/{lock}.txt").read_text()
     blocks = re.split(r"\n(?=[a-z0-9])", text)
 
     unhashed = [block.splitlines()[0] for block in blocks if "==" in block and "--hash=sha256:" not in block]
@@ -62,7 +62,7 @@ def test_each_pin_has_a_hash(lock: str) -> None:
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_names_no_address_and_no_torch(lock: str) -> None:
     """A lock serves behind any mirror, and no place of the product installs torch."""
-    text = (ROOT / f"requirements/{lock}.txt").read_text()
+    text = (ROOT / f".ci/requirements/{lock}.txt").read_text()
 
     assert re.findall(r"https?://|--index-url|--find-links|file:", text) == []
     assert not {"torch", "tensorflow"} & pins(lock).keys()
