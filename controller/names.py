@@ -15,7 +15,8 @@ CONTAINER = "trainer"
 
 RUN_CONFIG_FOLDER = "/etc/grpo"
 RUN_CONFIG_KEY = "run.json"
-CODE_FOLDER = f"{RUN_CONFIG_FOLDER}/code"
+CODE_FOLDER = "/etc/grpo-code"
+"""Beside the other, not in it: a container runtime cannot make a mount point inside a read-only ConfigMap mount."""
 WORKING_FOLDER = "/workspace"
 
 LABEL_JOB = f"{API_GROUP}/job"
