@@ -1,0 +1,93 @@
+"""Log-probabilities and entropies of given tokens, without ever holding logits for all of them.
+
+In: hidden states and the output head. Out: one log-probability and one entropy per token.
+It refuses to know what a prompt, a mask or an advantage is.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+def token_logprobs(
+    hidden: jax.Array, head: jax.Array, targets: jax.Array, *, temperature: float, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of `targets` and entropy under softmax(hidden · headᵀ / temperature), in nats.
+
+    `hidden` [row, token, embed] in the compute dtype; `head` [vocab, embed], cast to it; `targets` [row, token] int32.
+    Returns two float32 [row, token]. Sums are in float32, also those of the head's gradient. Logits exist for `chunk`
+    tokens of every row at a time, and the backward pass makes them again, so memory is O(row · chunk · vocab) whatever
+    the number of tokens. The entropy is a measurement: it has no gradient.
+    """
+    tokens = hidden.shape[1]
+    split = partial(_split, chunks=-(-tokens // chunk), chunk=chunk)
+    logprobs, entropies = _score(split(hidden), head, split(targets), temperature)
+    return _join(logprobs)[:, :tokens], _join(jax.lax.stop_gradient(entropies))[:, :tokens]
+
+
+def _split(array: jax.Array, *, chunks: int, chunk: int) -> jax.Array:
+    """[row, token, ...] -> [chunk number, row, chunk, ...], zeros at the end."""
+    rows, tokens, *rest = array.shape
+    padded = jnp.pad(array, ((0, 0), (0, chunks * chunk - tokens), *((0, 0),) * len(rest)))
+    return padded.reshape(rows, chunks, chunk, *rest).swapaxes(0, 1)
+
+
+def _join(array: jax.Array) -> jax.Array:
+    chunks, rows, chunk = array.shape
+    return array.swapaxes(0, 1).reshape(rows, chunks * chunk)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _score(hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
+    return _score_forward(hidden, head, targets, temperature)[0]
+
+
+def _score_forward(
+    hidden: jax.Array, head: jax.Array, targets: jax.Array, temperature: float
+) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
+    def score(_: None, chunk: tuple[jax.Array, jax.Array]) -> tuple[None, tuple[jax.Array, ...]]:
+        states, wanted = chunk
+        logits = _logits(states, head, temperature)
+        normaliser = jax.nn.logsumexp(logits, axis=-1)
+        logs = logits - normaliser[..., None]
+        logprob = jnp.where(_is_target(logits, wanted), logs, 0.0).sum(axis=-1)
+        return None, (logprob, -(jnp.exp(logs) * logs).sum(axis=-1), normaliser)
+
+    _, (logprobs, entropies, normalisers) = jax.lax.scan(score, None, (hidden, targets))
+    return (logprobs, entropies), (hidden, head, targets, normalisers)
+
+
+def _score_backward(
+    temperature: float, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, None]:
+    """∂ log p(target) / ∂ logit = [is target] - p, through the temperature and the two factors of the product."""
+    hidden, head, targets, normalisers = residuals
+
+    def transpose(head_grad: jax.Array, chunk: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        states, wanted, normaliser, cotangent = chunk
+        logits = _logits(states, head, temperature)
+        slope = jnp.where(_is_target(logits, wanted), 1.0, 0.0) - jnp.exp(logits - normaliser[..., None])
+        slope = (slope * (cotangent / temperature)[..., None]).astype(states.dtype)
+        head_grad = head_grad + jnp.einsum("rtv,rte->ve", slope, states, preferred_element_type=jnp.float32)
+        return head_grad, jnp.einsum("rtv,ve->rte", slope, head.astype(states.dtype))
+
+    # Derived from the head, not made new, so that it is split over devices as the head is.
+    nothing = (head * 0).astype(jnp.float32)
+    head_grad, hidden_grad = jax.lax.scan(transpose, nothing, (hidden, targets, normalisers, cotangents[0]))
+    return hidden_grad, head_grad.astype(head.dtype), None
+
+
+_score.defvjp(_score_forward, _score_backward)
+
+
+def _logits(states: jax.Array, head: jax.Array, temperature: float) -> jax.Array:
+    product = jnp.einsum("rte,ve->rtv", states, head.astype(states.dtype), preferred_element_type=jnp.float32)
+    return product / temperature
+
+
+def _is_target(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    # By comparison, not by index: a gather from a vocabulary split over tp would first be put together.
+    return jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == targets[..., None]
