@@ -1,0 +1,143 @@
+"""The decoder as pure functions over a pytree of stacked layer weights, scanned over its layers.
+
+Comes in: `Params`, tokens, positions, mask. Goes out: hidden states after the final norm, and the matrix that turns
+them into logits. Refuses to know: logits (`trainer.arrays.logprobs` computes those chunk by chunk), losses, sampling.
+
+`Params` = {"embed": [vocab, embed], "layers": {name: [layer, ...]}, "final_norm": [embed], "head": [vocab, embed]}, the
+head only where it is not tied. Matrices are [out, in], as in the checkpoint, so that loading and saving are copies.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from trainer.model.config import ModelConfig
+from trainer.model.rope import rotate, rotations
+from trainer.model.sharding import DATA, constrain, param_specs, without_fsdp
+
+Params = dict[str, Any]
+Layer = dict[str, jax.Array]
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+"""(queries, keys, values), each [..., head, head_dim] -> the attended queries, and what to keep of the layer."""
+
+
+def hidden_states(
+    params: Params,
+    config: ModelConfig,
+    tokens: jax.Array,
+    positions: jax.Array,
+    mask: jax.Array,
+    *,
+    mesh: jax.sharding.Mesh | None,
+    compute_dtype: Any,
+    remat: Literal["none", "layer"] = "none",
+) -> jax.Array:
+    """Hidden states [batch, token, embed] in `compute_dtype`, after the final norm.
+
+    `tokens` and `positions` are int32 [batch, token], `mask` is bool [batch, token], true at real tokens. Attention is
+    causal by place in the row and sees real tokens only, so rows may be padded on either side; what comes out at a
+    padded place means nothing. `mesh` pins layouts (None: the compiler's choice). `remat="layer"` keeps only each
+    layer's input for the backward pass.
+    """
+    turn = rotations(config, positions)
+    attend = causal_attention(mask)
+
+    def layer_step(hidden: jax.Array, layer: Layer) -> tuple[jax.Array, None]:
+        return decoder_layer(hidden, layer, config, turn, attend, mesh)[0], None
+
+    if remat == "layer":
+        layer_step = jax.checkpoint(layer_step, prevent_cse=False)
+    hidden = embed(params, tokens, mesh, compute_dtype)
+    hidden, _ = jax.lax.scan(layer_step, hidden, params["layers"])
+    return rms_norm(hidden, params["final_norm"], config.rms_eps)
+
+
+def head(params: Params) -> jax.Array:
+    """[vocab, embed]: the matrix of the logits; the embedding itself where the head is tied."""
+    matrix: jax.Array = params["head"] if "head" in params else params["embed"]
+    return matrix
+
+
+def embed(params: Params, tokens: jax.Array, mesh: jax.sharding.Mesh | None, compute_dtype: Any) -> jax.Array:
+    """Rows of the embedding table, [*tokens.shape, embed]."""
+    table = constrain(params["embed"].astype(compute_dtype), mesh, "tp", None)
+    return constrain(table[tokens], mesh, DATA, *(None,) * tokens.ndim)
+
+
+def decoder_layer(
+    hidden: jax.Array,
+    layer: Layer,
+    config: ModelConfig,
+    turn: tuple[jax.Array, jax.Array],
+    attend: Attend,
+    mesh: jax.sharding.Mesh | None,
+) -> tuple[jax.Array, Any]:
+    """One layer on [..., embed]: attention as `attend` computes it, then the gated feed-forward.
+
+    `turn` is cosine and sine for each place of `hidden`. Returns the new hidden states and what `attend` keeps.
+    """
+    weights = gathered(layer, config, mesh, hidden.dtype)
+    normed = rms_norm(hidden, layer["attention_norm"], config.rms_eps)
+    queries, keys, values = _project_heads(normed, weights, config, turn)
+    attended, kept = attend(queries, keys, values)
+    flat = attended.reshape(*attended.shape[:-2], config.heads * config.head_dim)
+    hidden = _pin(hidden + _matmul(flat, weights["o"]), mesh)
+    normed = rms_norm(hidden, layer["mlp_norm"], config.rms_eps)
+    gated = jax.nn.silu(_matmul(normed, weights["gate"])) * _matmul(normed, weights["up"])
+    return _pin(hidden + _matmul(gated, weights["down"]), mesh), kept
+
+
+def gathered(layer: Layer, config: ModelConfig, mesh: jax.sharding.Mesh | None, dtype: Any) -> Layer:
+    """One layer's weights in the compute dtype, whole over the data axes: cast first, so that half the bytes travel."""
+    specs = param_specs(config)["layers"]
+    return {
+        name: constrain(weight.astype(dtype), mesh, *tuple(without_fsdp(specs[name]))[1:])
+        for name, weight in layer.items()
+    }
+
+
+def rms_norm(hidden: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """Root-mean-square norm (https://arxiv.org/abs/1910.07467) over the last axis, in float32 and back."""
+    wide = hidden.astype(jnp.float32)
+    normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + jnp.float32(eps))
+    return normed.astype(hidden.dtype) * jnp.expand_dims(scale.astype(hidden.dtype), tuple(range(hidden.ndim - 1)))
+
+
+def causal_attention(mask: jax.Array) -> Attend:
+    """Attention of whole rows [batch, token, head, head_dim]; keeps the layer's keys and values."""
+    length = mask.shape[1]
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    visible = jnp.expand_dims(causal, (0, 1)) & jnp.expand_dims(mask, (1, 2))
+
+    def attend(queries: jax.Array, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, Any]:
+        attended = jax.nn.dot_product_attention(queries, keys, values, mask=visible)
+        return attended, (keys, values)
+
+    return attend
+
+
+def _project_heads(
+    normed: jax.Array, weights: Layer, config: ModelConfig, turn: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def project(name: str, heads: int) -> jax.Array:
+        flat = _matmul(normed, weights[name])
+        if config.qkv_bias:
+            flat = flat + jnp.expand_dims(weights[f"{name}_bias"], tuple(range(flat.ndim - 1)))
+        return flat.reshape(*flat.shape[:-1], heads, config.head_dim)
+
+    queries, keys, values = project("q", config.heads), project("k", config.kv_heads), project("v", config.kv_heads)
+    if config.qk_norm:
+        queries = rms_norm(queries, weights["q_norm"], config.rms_eps)
+        keys = rms_norm(keys, weights["k_norm"], config.rms_eps)
+    return rotate(queries, *turn), rotate(keys, *turn), values
+
+
+def _matmul(inputs: jax.Array, weight: jax.Array) -> jax.Array:
+    """[..., in] by [out, in]."""
+    return jnp.einsum("...i,oi->...o", inputs, weight)
+
+
+def _pin(hidden: jax.Array, mesh: jax.sharding.Mesh | None) -> jax.Array:
+    return constrain(hidden, mesh, DATA, *(None,) * (hidden.ndim - 1))

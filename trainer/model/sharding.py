@@ -1,0 +1,106 @@
+"""Where each weight and activation lives on the mesh `dp, fsdp, tp`.
+
+Comes in: a ModelConfig and a mesh. Goes out: one PartitionSpec or NamedSharding a weight, and constraints for
+activations. Refuses to know: how the mesh was chosen.
+"""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from trainer.model.config import ModelConfig
+
+DATA = ("dp", "fsdp")
+"""The axes over which rows of a batch are spread."""
+
+Spec = tuple[str | tuple[str, ...] | None, ...]
+
+
+def param_shapes(config: ModelConfig) -> dict[str, Any]:
+    """The shape of every weight, in the tree of `Params`. Matrices are [layer, out, in], as in the checkpoint."""
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    layers: dict[str, tuple[int, ...]] = {
+        "attention_norm": (config.hidden,),
+        "q": (queries, config.hidden),
+        "k": (keys, config.hidden),
+        "v": (keys, config.hidden),
+        "o": (config.hidden, queries),
+        "mlp_norm": (config.hidden,),
+        "gate": (config.intermediate, config.hidden),
+        "up": (config.intermediate, config.hidden),
+        "down": (config.hidden, config.intermediate),
+    }
+    if config.qkv_bias:
+        layers |= {"q_bias": (queries,), "k_bias": (keys,), "v_bias": (keys,)}
+    if config.qk_norm:
+        layers |= {"q_norm": (config.head_dim,), "k_norm": (config.head_dim,)}
+    shapes: dict[str, Any] = {
+        "embed": (config.vocab, config.hidden),
+        "layers": {name: (config.layers, *shape) for name, shape in layers.items()},
+        "final_norm": (config.hidden,),
+    }
+    return shapes if config.tied else shapes | {"head": (config.vocab, config.hidden)}
+
+
+OUTPUTS_OVER_TP = ("q", "k", "v", "gate", "up")
+INPUTS_OVER_TP = ("o", "down")
+BIASES = ("q_bias", "k_bias", "v_bias")
+
+
+def _layer_spec(name: str) -> PartitionSpec:
+    if name in OUTPUTS_OVER_TP:
+        return PartitionSpec(None, "tp", "fsdp")
+    if name in INPUTS_OVER_TP:
+        return PartitionSpec(None, "fsdp", "tp")
+    return PartitionSpec(None, "tp") if name in BIASES else PartitionSpec()
+
+
+def param_specs(config: ModelConfig) -> dict[str, Any]:
+    """A PartitionSpec for every weight: tp over heads, feed-forward and vocabulary, fsdp over the other side."""
+    table = PartitionSpec("tp", "fsdp")
+    shapes = param_shapes(config)
+    specs: dict[str, Any] = {name: table for name in ("embed", "head") if name in shapes}
+    return specs | {
+        "layers": {name: _layer_spec(name) for name in shapes["layers"]},
+        "final_norm": PartitionSpec(),
+    }
+
+
+def param_shardings(config: ModelConfig, mesh: Mesh) -> dict[str, Any]:
+    """`param_specs` on a mesh, without the axes that do not divide their dimension (a vocabulary of 49153, tp 2)."""
+    shardings: dict[str, Any] = jax.tree.map(
+        lambda shape, spec: NamedSharding(mesh, _divisible(shape, spec, mesh)),
+        param_shapes(config),
+        param_specs(config),
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+    return shardings
+
+
+def without_fsdp(spec: PartitionSpec) -> PartitionSpec:
+    """Where a weight lives while it is used: whole over the data axes, split over tp."""
+    return PartitionSpec(*(axis if axis == "tp" else None for axis in spec))
+
+
+def constrain(array: jax.Array, mesh: Mesh | None, *axes: str | tuple[str, ...] | None) -> jax.Array:
+    """Pin an activation's layout, one entry a dimension, less the axes that do not divide it. No mesh, no change."""
+    if mesh is None:
+        return array
+    spec = _divisible(array.shape, PartitionSpec(*axes), mesh)
+    pinned: jax.Array = jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
+    return pinned
+
+
+def _divisible(shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh) -> PartitionSpec:
+    return PartitionSpec(
+        *(axis if size % _extent(axis, mesh) == 0 else None for size, axis in zip(shape, spec, strict=False))
+    )
+
+
+def _extent(axis: str | tuple[str, ...] | None, mesh: Mesh) -> int:
+    names = (axis,) if isinstance(axis, str) else (axis or ())
+    extent = 1
+    for name in names:
+        extent *= mesh.shape[name]
+    return extent
