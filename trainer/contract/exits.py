@@ -1,5 +1,7 @@
 """Exit codes of the trainer: what a supervisor, a JobSet and the controller read from a finished process."""
 
+import json
+from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -27,3 +29,57 @@ FATAL = (
     ExitCode.NON_FINITE,
 )
 """Codes that a restart cannot heal; all processes of a run agree on them."""
+
+MAX_TERMINATION_BYTES = 4096
+"""The kubelet reads no more of a termination message."""
+
+
+class RunError(Exception):
+    """An ending that the trainer can explain. `message` is what a user reads; the user's own faults as *path: value,
+    rule, fix*."""
+
+    def __init__(self, code: ExitCode, message: str):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why one process ended, as it stands in the termination log: one JSON object.
+
+    `step` is the last completed step, None before the loop; `exception` is the type's name, None where none was raised.
+    """
+
+    code: ExitCode
+    process: int
+    step: int | None
+    exception: str | None
+    message: str
+
+    @property
+    def name(self) -> str:
+        """`OUT_OF_MEMORY` is told as `OutOfMemory`, like a condition's reason."""
+        return "".join(word.capitalize() for word in self.code.name.split("_"))
+
+    def to_json(self) -> str:
+        """At most `MAX_TERMINATION_BYTES` long: the end of the message is cut."""
+        message = self.message
+        while True:
+            body = {
+                "class": self.name,
+                "code": int(self.code),
+                "process": self.process,
+                "step": self.step,
+                "exception": self.exception,
+                "message": message,
+            }
+            text = json.dumps(body, ensure_ascii=False)
+            if (excess := len(text.encode()) - MAX_TERMINATION_BYTES) <= 0 or not message:
+                return text
+            message = message[: max(0, len(message) - excess)]
+
+    @classmethod
+    def from_json(cls, text: str) -> "Cause":
+        body = json.loads(text)
+        return cls(ExitCode(body["code"]), body["process"], body["step"], body["exception"], body["message"])
