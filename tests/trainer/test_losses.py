@@ -1,0 +1,117 @@
+"""Losses and their aggregation, against numbers worked by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from trainer.grpo.losses import (
+    aggregate,
+    cispo_loss,
+    clipped_policy_loss,
+    divergence,
+    log_ratio,
+    sequence_log_ratio,
+)
+
+
+def loss_and_slope(ratio: float, advantage: float, delta: float | None = None) -> tuple[float, float, bool]:
+    """Loss, its derivative by the log ratio, and whether the clip took over, at one token."""
+
+    def loss(log: jax.Array) -> tuple[jax.Array, jax.Array]:
+        losses, clipped = clipped_policy_loss(
+            log[None, None], jnp.array([advantage]), epsilon_low=0.2, epsilon_high=0.3, delta=delta
+        )
+        return losses[0, 0], clipped[0, 0]
+
+    (value, clipped), slope = jax.value_and_grad(loss, has_aux=True)(jnp.log(ratio))
+    return float(value), float(slope), bool(clipped)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "value", "slope", "clipped"),
+    [
+        (1.0, 2.0, -2.0, -2.0, False),
+        (1.25, 2.0, -2.5, -2.5, False),
+        (1.5, 2.0, -2.6, 0.0, True),
+        (0.5, 2.0, -1.0, -1.0, False),
+        (0.5, -2.0, 1.6, 0.0, True),
+        (1.5, -2.0, 3.0, 3.0, False),
+        (1.5, 0.0, 0.0, 0.0, False),
+    ],
+)
+def test_the_clip_stops_only_what_leads_further_away(
+    ratio: float, advantage: float, value: float, slope: float, clipped: bool
+) -> None:
+    """Above 1 + ε_high with a positive advantage, and below 1 - ε_low with a negative one, the gradient is 0."""
+    assert loss_and_slope(ratio, advantage) == (pytest.approx(value), pytest.approx(slope), clipped)
+
+
+def test_delta_bounds_the_ratio_of_a_bad_token() -> None:
+    """With δ = 2, a token of negative advantage at ratio 3 costs 2 · |A| and gives no gradient."""
+    assert loss_and_slope(3.0, -1.0, delta=2.0) == (pytest.approx(2.0), 0.0, False)
+
+
+def test_without_old_log_probabilities_the_gradient_is_the_policy_gradient() -> None:
+    """At ratio 1 the derivative by each log-probability is minus the advantage."""
+    logprobs = jnp.array([[-1.0, -2.0], [-3.0, -0.5]])
+
+    def loss(logprobs: jax.Array) -> jax.Array:
+        ratio = log_ratio(logprobs, jax.lax.stop_gradient(logprobs), jnp.ones((2, 2), bool))
+        return clipped_policy_loss(ratio, jnp.array([1.5, -0.5]), epsilon_low=0.2, epsilon_high=0.2)[0].sum()
+
+    np.testing.assert_allclose(jax.grad(loss)(logprobs), [[-1.5, -1.5], [0.5, 0.5]])
+
+
+def test_what_lies_outside_the_mask_cannot_overflow() -> None:
+    """A log ratio of 1000 at padding gives the value and the gradient of 0, not infinity times zero."""
+
+    def penalty(logprobs: jax.Array) -> jax.Array:
+        mask = jnp.array([[True, False]])
+        ratio = log_ratio(logprobs, jnp.zeros((1, 2)), mask)
+        return jnp.where(mask, divergence(ratio, "k3"), 0.0).sum()
+
+    value, gradient = jax.value_and_grad(penalty)(jnp.array([[0.0, 1000.0]]))
+    assert (float(value), gradient.tolist()) == (0.0, [[0.0, 0.0]])
+
+
+def test_the_ratio_of_a_sequence_is_the_mean_of_its_tokens() -> None:
+    """Log ratios 1 and 3 in the mask give 2 at every token; a row without tokens gives 0."""
+    mask = jnp.array([[True, True, False], [False, False, False]])
+    ratio = log_ratio(jnp.array([[1.0, 3.0, 8.0], [5.0, 5.0, 5.0]]), jnp.zeros((2, 3)), mask)
+    assert sequence_log_ratio(ratio, mask).tolist() == [[2.0, 2.0, 2.0], [0.0, 0.0, 0.0]]
+
+
+def test_cispo_weighs_the_log_probability_by_the_bounded_ratio() -> None:
+    """At ratio 4 bounded to 3, A = 2 and log π = -1, the loss is 6 and its derivative by log π is -6."""
+
+    def loss(logprobs: jax.Array) -> jax.Array:
+        ratio = log_ratio(logprobs, logprobs - jnp.log(4.0), jnp.ones((1, 1), bool))
+        return cispo_loss(logprobs, ratio, jnp.array([2.0]), ratio_max=3.0)[0, 0]
+
+    value, gradient = jax.value_and_grad(loss)(jnp.array([[-1.0]]))
+    assert (float(value), float(gradient[0, 0])) == (6.0, -6.0)
+
+
+def test_the_three_estimates_of_a_divergence() -> None:
+    """At q / p = 2: k1 = -ln 2, k2 = (ln 2)² / 2, k3 = 1 - ln 2."""
+    ratio, log2 = jnp.log(jnp.array([[2.0]])), float(np.log(2))
+    expected = {"k1": -log2, "k2": log2**2 / 2, "k3": 1 - log2}
+    for estimate, value in expected.items():
+        np.testing.assert_allclose(divergence(ratio, estimate), [[value]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "numerator", "denominator"),
+    [
+        ("token-mean", 1 + 2 + 6, 3),
+        ("sequence-mean-token-mean", 1.5 + 6 + 0, 3),
+        ("sequence-mean-token-sum", 1 + 2 + 6, 3 * 10),
+    ],
+)
+def test_each_aggregation_is_a_quotient_of_two_sums(aggregation: str, numerator: float, denominator: float) -> None:
+    """Rows of 2, 1 and 0 tokens with losses 1, 2 | 6 | nothing; what is outside the mask, even NaN, does not count."""
+    loss = jnp.array([[1.0, 2.0], [6.0, jnp.nan], [jnp.nan, jnp.nan]])
+    mask = jnp.array([[True, True], [True, False], [False, False]])
+    result = aggregate(loss, mask, aggregation, longest=10)
+    assert [float(part) for part in result] == [numerator, denominator]
