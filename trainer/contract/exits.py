@@ -36,7 +36,8 @@ MAX_TERMINATION_BYTES = 4096
 
 class RunError(Exception):
     """An ending that the trainer can explain. `message` is what a user reads; the user's own faults as *path: value,
-    rule, fix*."""
+    rule, fix*.
+    """
 
     def __init__(self, code: ExitCode, message: str):
         super().__init__(message)
