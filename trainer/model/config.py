@@ -71,9 +71,9 @@ def read_model_config(folder: Path | str) -> ModelConfig:
     Raises FileNotFoundError without a config.json, UnsupportedModelError where the decoder would not be exact.
     """
     path = Path(folder) / "config.json"
-    raw = _read_json(path)
+    raw = read_json(path)
     generation = Path(folder) / "generation_config.json"
-    ends = _read_json(generation).get("eos_token_id") if generation.exists() else None
+    ends = read_json(generation).get("eos_token_id") if generation.exists() else None
     try:
         return _parse(raw, _ids(raw.get("eos_token_id") if ends is None else ends))
     except KeyError as error:
@@ -121,6 +121,9 @@ def _parse(raw: Mapping[str, Any], eos_ids: tuple[int, ...]) -> ModelConfig:
         raise UnsupportedModelError(f"model_type {model_type!r} is not supported; use a {SUPPORTED} checkpoint")
     _refuse_variants(raw)
     heads, hidden = raw["num_attention_heads"], raw["hidden_size"]
+    kv_heads = raw.get("num_key_value_heads") or heads
+    if heads % kv_heads:
+        raise UnsupportedModelError(f"num_attention_heads {heads} must be a multiple of num_key_value_heads {kv_heads}")
     theta, scaling = _rope(raw)
     return ModelConfig(
         model_type=model_type,
@@ -128,7 +131,7 @@ def _parse(raw: Mapping[str, Any], eos_ids: tuple[int, ...]) -> ModelConfig:
         hidden=hidden,
         intermediate=raw["intermediate_size"],
         heads=heads,
-        kv_heads=raw.get("num_key_value_heads") or heads,
+        kv_heads=kv_heads,
         head_dim=raw.get("head_dim") or (128 if model_type == "qwen3" else hidden // heads),
         vocab=raw["vocab_size"],
         max_positions=raw["max_position_embeddings"],
@@ -182,7 +185,8 @@ def _ids(value: int | list[int] | None) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object of a checkpoint's folder; raises UnsupportedModelError with the path where it is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
