@@ -209,7 +209,7 @@ class _BlockDumper(yaml.SafeDumper):
 
 
 def _present_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """kubectl reads YAML 1.2, where 123456e7, which may be a run id, is a number: PyYAML would not quote it."""
+    """A client may read YAML 1.2, where 123456e7, which may be a run id, is a number: PyYAML would not quote it."""
     style = "|" if "\n" in text else '"' if text[:1] in set("+-.0123456789") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
