@@ -1,0 +1,53 @@
+"""Reward functions as users write them; imported by name in the processes that the trainer starts for them."""
+
+import asyncio
+import os
+import time
+
+NOT_A_FUNCTION = 3
+
+
+def brevity(completions, **kwargs):
+    return [-len(completion) / 10 for completion in completions]
+
+
+def trl_style(prompts, completions, completion_ids, level, scale=1.0, **kwargs):
+    return [None if rank == "skip" else scale * len(ids) for rank, ids in zip(level, completion_ids, strict=True)]
+
+
+def two_columns(completions, answer):
+    return [float(completion == gold) for completion, gold in zip(completions, answer, strict=True)]
+
+
+async def slow_judge(completions, **kwargs):
+    async def judge(completion):
+        await asyncio.sleep(0.05)
+        return float(len(completion))
+
+    return await asyncio.gather(*(judge(completion) for completion in completions))
+
+
+def raises(completions, **kwargs):
+    raise KeyError("solution")
+
+
+def too_few(completions, **kwargs):
+    return [1.0]
+
+
+def infinite_on_empty(completions, **kwargs):
+    return [float("inf") if not completion else 1.0 for completion in completions]
+
+
+def hangs_on_hang(completions, **kwargs):
+    if "hang" in completions:
+        time.sleep(60)
+    return [1.0] * len(completions)
+
+
+def dies(completions, **kwargs):
+    os._exit(3)
+
+
+def platform(completions, **kwargs):
+    return [float(os.environ["JAX_PLATFORMS"] == "cpu")] * len(completions)

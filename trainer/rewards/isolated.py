@@ -1,0 +1,157 @@
+"""A reward function in a process of its own: keyword arguments go in, numbers or the reason for none come out.
+
+User code may hang, crash or print what it likes; the trainer waits no longer than the deadline, kills what overruns,
+and starts afresh with the next call. The process sees no accelerator.
+"""
+
+import asyncio
+import inspect
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from trainer.rewards.loading import LoadError, load_function
+
+STARTUP_SECONDS = 300.0
+"""Imports of user code may load libraries and word lists; what takes longer is taken for hung."""
+
+
+class CallFailedError(Exception):
+    """One call gave no numbers: the function raised, ran out of time, answered wrongly or its process died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to call: `path` is the field to blame (`rewards[1].python`), `function` is `module:name`."""
+
+    path: str
+    function: str
+    arguments: dict[str, Any]
+    timeout_seconds: float
+
+
+class IsolatedFunction:
+    """One process that imports the function once and answers calls one at a time."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._child: _Child | None = None
+
+    def start(self) -> None:
+        """Import the function. Raises LoadError with *path: value, rule, fix* where that cannot be done."""
+        self._started()
+
+    def call(self, keywords: dict[str, Any], rows: int) -> list[float | None]:
+        """`rows` numbers, None where the function gave none. Raises CallFailedError with the reason."""
+        try:
+            child = self._child if self._child and self._child.process.is_alive() else self._started()
+        except LoadError as error:
+            raise CallFailedError(str(error)) from error
+        child.connection.send((keywords, rows))
+        verdict, result = self._answer_of(child, self._target.timeout_seconds)
+        if verdict != "scored":
+            raise CallFailedError(result)
+        return result  # type: ignore[no-any-return]
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.process.kill()
+            self._child.process.join()
+            self._child.connection.close()
+        self._child = None
+
+    def _started(self) -> "_Child":
+        target = self._target
+        self._child = child = _Child.of(target)
+        try:
+            verdict, reason = self._answer_of(child, STARTUP_SECONDS)
+        except CallFailedError as failure:
+            raise LoadError(f"{target.path}: {target.function!r} could not be imported: {failure}") from failure
+        if verdict != "ready":
+            self.stop()
+            raise LoadError(f"{target.path}: {reason}")
+        return child
+
+    def _answer_of(self, child: "_Child", seconds: float) -> tuple[str, Any]:
+        try:
+            if child.connection.poll(seconds):
+                return child.connection.recv()  # type: ignore[no-any-return]
+            reason = f"no answer within {seconds:g} s"
+        except (EOFError, OSError):
+            child.process.join(timeout=5)
+            reason = f"its process ended with exit code {child.process.exitcode}"
+        self.stop()
+        raise CallFailedError(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    process: multiprocessing.process.BaseProcess
+    connection: "Connection[Any, Any]"
+
+    @classmethod
+    def of(cls, target: Target) -> "_Child":
+        """Spawned and not forked: a fork of a process with JAX's threads may hang."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, target.function, target.arguments), daemon=True)
+        process.start()
+        theirs.close()
+        return cls(process, ours)
+
+
+def _serve(connection: "Connection[Any, Any]", function: str, arguments: dict[str, Any]) -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the trainer holds the TPU; a reward that imports JAX must not wait for it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        target = load_function(function)
+    except LoadError as error:
+        connection.send(("refused", str(error)))
+        return
+    connection.send(("ready", ""))
+    while True:
+        try:
+            keywords, rows = connection.recv()
+        except EOFError:
+            return
+        connection.send(_answer(target, {**keywords, **arguments}, rows))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _answer(function: Callable[..., Any], keywords: dict[str, Any], rows: int) -> tuple[str, Any]:
+    try:
+        result = function(**_accepted(function, keywords))
+        if inspect.isawaitable(result):
+            result = asyncio.run(_awaited(result))
+        return "scored", _numbers(result, rows)
+    except (Exception, SystemExit) as error:
+        return "raised", f"{type(error).__name__}: {error}"
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+def _accepted(function: Callable[..., Any], keywords: dict[str, Any]) -> dict[str, Any]:
+    """All keywords where the function takes any, as TRL passes them; else those that it names."""
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return keywords
+    return {name: value for name, value in keywords.items() if name in parameters}
+
+
+def _numbers(result: Any, rows: int) -> list[float | None]:
+    values = [None if value is None else float(value) for value in result]
+    if len(values) != rows:
+        raise ValueError(f"{len(values)} rewards for {rows} completions")
+    return values
