@@ -169,7 +169,7 @@ def _environment(shell: Mapping[str, str], pods_own: Mapping[str, str], terminat
 
 
 def _checkout() -> str:
-    """The folder of this trainer where it is a checkout; site-packages are found without it, and must not come first."""
+    """The folder of this trainer where it is a checkout. Site-packages are found anyway, and must not come first."""
     folder = Path(trainer.__path__[0]).parent
     return "" if folder.name in ("site-packages", "dist-packages") else str(folder)
 
