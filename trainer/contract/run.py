@@ -4,14 +4,48 @@
 """
 
 import hashlib
-from typing import Annotated, Any, Literal
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from trainer.contract.batch import BatchPlan
-from trainer.contract.runner import CheckpointConfig, DataConfig, EvalConfig, OptimizerConfig
+from trainer.contract.batch import BatchPlan, resolve_batch, suggested_fix
+from trainer.contract.batchwords import PATHS
+from trainer.contract.checks import GROUPED, check_tree, resolved_advantage
+from trainer.contract.judgement import BatchRequest, judge
+from trainer.contract.models import check_lengths, check_model_over_tp, known_shape
+from trainer.contract.reading import explain_validation_error, schema_paths
+from trainer.contract.rewardnames import reward_name
+from trainer.contract.runner import (
+    CheckpointConfig,
+    DataConfig,
+    EvalConfig,
+    OptimizerConfig,
+    ParsedRunner,
+    RunnerConfig,
+)
+from trainer.contract.violations import Spelling, Violation
 
 CONTRACT_VERSION = 1
+READABLE_VERSIONS = (1,)
+"""The versions of run.json that this trainer reads: the current one and the one before."""
+
+LOCAL_OUTPUT = "runs"
+"""The resolved value of `output.uri: null`: a folder of the process's working directory."""
+
+
+class UnreadableVersionError(ValueError):
+    """A run.json of a contract version that this trainer does not read: exit code 3."""
+
+
+class InvalidRunConfigError(ValueError):
+    """A run.json that is no RunConfig: exit code 2. `violations` tells every fault."""
+
+    def __init__(self, violations: tuple[Violation, ...]) -> None:
+        super().__init__("\n".join(str(violation) for violation in violations))
+        self.violations = violations
 
 
 class Resolved(BaseModel):
@@ -54,7 +88,7 @@ class Reward(Resolved):
     name: str
     python: str | None
     weight: float
-    args: dict[str, Any]
+    args: dict[str, JsonValue]
     timeout_seconds: float
 
 
@@ -84,7 +118,209 @@ class RunConfig(Resolved):
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
 
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read run.json. Raises UnreadableVersionError or InvalidRunConfigError."""
+        try:
+            version = json.loads(text)["schema_version"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            fault = Violation("yaml", "", None, f"run.json is not a run configuration: {error!r}; render the job again")
+            raise InvalidRunConfigError((fault,)) from error
+        if isinstance(version, bool) or version not in READABLE_VERSIONS:
+            read = ", ".join(str(readable) for readable in READABLE_VERSIONS)
+            raise UnreadableVersionError(
+                f"run.json has schema_version {version!r}, and this trainer reads {read}; "
+                "use the trainer image of the version that rendered the job"
+            )
+        try:
+            return cls.model_validate_json(text, by_name=True, by_alias=False)
+        except ValidationError as error:
+            raise InvalidRunConfigError(tuple(explain_validation_error(error, Spelling.RUNNER))) from error
+
     @property
     def sha256(self) -> str:
         """The digest of the JSON text; its first eight digits name a run that has no Kubernetes UID."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run will run on. `hosts` is per slice; processes = hosts x slices."""
+
+    processes: int
+    devices_per_process: int
+    hosts: int
+    slices: int
+    kind: Literal["tpu", "cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A RunConfig, or every violation at once, in the order of the schema. `plan` alone may exist without `run`."""
+
+    run: RunConfig | None
+    plan: BatchPlan | None
+    violations: tuple[Violation, ...]
+    warnings: tuple[Violation, ...]
+
+
+def resolve_run(parsed: ParsedRunner, machine: Machine, name: str, spelling: Spelling) -> Resolution:
+    """Check every rule of the runner's tree on one machine; `parsed.violations` are part of the result."""
+    request = batch_request(parsed, machine)
+    outcome = resolve_batch(request, spelling)
+    found = [_with_legal_values(violation, request, spelling) for violation in parsed.violations]
+    found += check_tree(parsed, spelling)
+    found += outcome.violations
+    found += _model_faults(parsed, request, outcome.plan, spelling)
+    violations = _told(_in_schema_order(found, spelling), parsed, spelling)
+    run = None
+    if not violations and outcome.plan is not None:
+        run = _resolved(parsed.config, outcome.plan, machine, name)
+    return Resolution(run, outcome.plan, violations, tuple(_told(list(outcome.warnings), parsed, spelling)))
+
+
+def batch_request(parsed: ParsedRunner, machine: Machine) -> BatchRequest:
+    """The counts of a runner tree on one machine, with what could not be read marked as unknown."""
+    config, rollout, train = parsed.config, parsed.config.rollout, parsed.config.train
+    unknown = {field for field, path in PATHS.items() if not parsed.knows(path)}
+    if not parsed.knows("algorithm.preset", "algorithm.advantage"):
+        unknown.add("grouped")
+    return BatchRequest(
+        processes=machine.processes,
+        devices_per_process=machine.devices_per_process,
+        hosts=machine.hosts,
+        slices=machine.slices,
+        mesh_shape=config.mesh_shape,
+        batch_size=rollout.batch_size,
+        prompt_batch_size=rollout.prompt_batch_size,
+        per_device_batch_size=rollout.per_device_batch_size,
+        num_pre_q=rollout.num_pre_q,
+        padding=rollout.padding,
+        micro_batch_size=train.micro_batch_size,
+        per_device_micro_batch_size=train.per_device_micro_batch_size,
+        grad_accum_steps=train.grad_accum_steps,
+        grouped=resolved_advantage(config.algorithm) in GROUPED,
+        unknown=frozenset(unknown),
+    )
+
+
+def _with_legal_values(violation: Violation, request: BatchRequest, spelling: Spelling) -> Violation:
+    """A number of the batch that is out of range or has a fraction: the nearest values that every rule accepts."""
+    field = next((field for field, path in PATHS.items() if spelling.path(path) == violation.path), None)
+    value = violation.value
+    if field in (None, "mesh_shape", "padding") or isinstance(value, bool) or not isinstance(value, int | float):
+        return violation
+    if violation.rule not in ("type", "range") or value != value:
+        return violation
+    fallback = violation.message.partition("; ")[2]
+    return violation.with_fix(suggested_fix(request, violation.rule, str(field), value, fallback))
+
+
+def _model_faults(
+    parsed: ParsedRunner, request: BatchRequest, plan: BatchPlan | None, spelling: Spelling
+) -> list[Violation]:
+    """The rules that need the model's shape, for hub ids of the bundled table."""
+    config = parsed.config
+    shape = known_shape(config.model_path) if config.model_path is not None and parsed.knows("model_path") else None
+    if shape is None or config.model_path is None:
+        return []
+    found = []
+    rollout = config.rollout
+    if parsed.knows("rollout.global_length", "rollout.max_length_sample"):
+        lengths = (rollout.global_length, rollout.max_length_sample)
+        found.append(check_lengths(shape, config.model_path, *lengths, spelling))
+    mesh = judge(request).mesh
+    if mesh is not None:
+        found.append(check_model_over_tp(shape, config.model_path, mesh, config.mesh_shape, spelling))
+    return [violation for violation in found if violation is not None]
+
+
+def _in_schema_order(violations: list[Violation], spelling: Spelling) -> list[Violation]:
+    """Faults of the whole text first, then by the place of the blamed field in the schema; unknown keys end a section."""
+    ranks = {spelling.path(path): rank for path, rank in schema_paths(RunnerConfig).items()}
+
+    def rank(violation: Violation) -> tuple[int, int]:
+        path = re.sub(r"\[\d+\]", "", violation.path)
+        if not path or path in ranks:
+            return (ranks.get(path, -1), 0)
+        section = path.rpartition(".")[0]
+        inside = [at for known, at in ranks.items() if known.startswith(section + ".")]
+        return (max(inside, default=len(ranks)), 1)
+
+    return sorted(violations, key=rank)
+
+
+def _told(violations: list[Violation], parsed: ParsedRunner, spelling: Spelling) -> tuple[Violation, ...]:
+    """Violations of values that did not come from the file say where they came from."""
+
+    def told(violation: Violation) -> Violation:
+        for dotted, origin in parsed.origins.items():
+            for path in (spelling.path(dotted), dotted):
+                if violation.path == path or violation.path.startswith((path + ".", path + "[")):
+                    return replace(violation, message=f"{violation.message} (the value came from {origin})")
+        return violation
+
+    return tuple(told(violation) for violation in violations)
+
+
+def _resolved(config: RunnerConfig, plan: BatchPlan, machine: Machine, name: str) -> RunConfig:
+    compute = config.precision.compute or ("float32" if machine.kind == "cpu" else "bfloat16")
+    rollout = config.rollout
+    return RunConfig(
+        name=name,
+        model_path=str(config.model_path),
+        steps=config.steps,
+        seed=config.seed,
+        precision=Precision(params=config.precision.params, compute=compute, remat=config.precision.remat),
+        data=config.data,
+        sampling=Sampling(
+            global_length=rollout.global_length,
+            max_length_sample=rollout.max_length_sample,
+            temperature=rollout.temperature,
+            top_k=rollout.top_k,
+            top_p=rollout.top_p,
+            min_p=rollout.min_p,
+            stop=rollout.stop,
+        ),
+        algorithm=_resolved_algorithm(config),
+        optimizer=config.optimizer,
+        rewards=_resolved_rewards(config),
+        batch=plan,
+        eval_every_steps=config.eval_every_steps,
+        eval_batches=config.eval_batches,
+        eval_split=config.eval_split,
+        eval=config.eval,
+        checkpoint=config.checkpoint,
+        progress_deadline_seconds=config.progress_deadline_seconds,
+        output_uri=config.output.uri or LOCAL_OUTPUT,
+    )
+
+
+def _resolved_algorithm(config: RunnerConfig) -> Algorithm:
+    """The preset `grpo` with the numbers that may be overridden: https://arxiv.org/abs/2402.03300, section 4.1."""
+    algorithm, train = config.algorithm, config.train
+    return Algorithm(
+        advantage="grpo",
+        epsilon_low=0.2 if algorithm.epsilon_low is None else algorithm.epsilon_low,
+        epsilon_high=0.2 if algorithm.epsilon_high is None else algorithm.epsilon_high,
+        aggregation="token-mean",
+        ppo_epochs=train.ppo_epochs,
+        beta=train.beta,
+        kl="k3",
+        mask_truncated=False,
+        on_non_finite=train.on_non_finite,
+    )
+
+
+def _resolved_rewards(config: RunnerConfig) -> tuple[Reward, ...]:
+    weights = config.reward_weights or tuple(reward.weight for reward in config.rewards)
+    return tuple(
+        Reward(
+            name=reward_name(reward.name, reward.python),
+            python=reward.python,
+            weight=weight,
+            args=reward.args,
+            timeout_seconds=reward.timeout_seconds,
+        )
+        for reward, weight in zip(config.rewards, weights, strict=True)
+    )

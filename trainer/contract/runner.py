@@ -4,14 +4,19 @@ One set of types serves two spellings: a runner YAML validates it by name (snake
 (camelCase). Field order is the order in which violations are reported. Nothing here knows a cluster or JAX.
 """
 
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from trainer.contract.violations import to_camel
+from trainer.contract.documents import load_documents
+from trainer.contract.judgement import MAX_BATCH, MAX_GROUP
+from trainer.contract.reading import read_tree
+from trainer.contract.violations import Spelling, Violation, shown, to_camel
 
-MAX_GROUP = 1024
-MAX_BATCH = 2**20
 MAX_LENGTH = 2**20
 
 Count = Annotated[int, Field(gt=0, le=MAX_BATCH)]
@@ -21,6 +26,15 @@ Prose = Annotated[str, Field(max_length=16384)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _finite_json(args: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity, and run.json must come back as it went."""
+    json.dumps(args, allow_nan=False)
+    return args
+
+
+Args = Annotated[dict[str, JsonValue], Field(max_length=64), AfterValidator(_finite_json)]
 
 
 class Section(BaseModel):
@@ -105,7 +119,7 @@ class RewardConfig(Section):
     name: Text | None = Field(None, description="a built-in reward: correct, format or tags")
     python: Text | None = Field(None, description="package.module:function with TRL's signature")
     weight: Finite = 1.0
-    args: Annotated[dict[str, Any], Field(max_length=64)] = {}
+    args: Args = {}
     timeout_seconds: Annotated[float, Field(gt=0.0, le=3600.0)] = 30.0
 
 
@@ -171,3 +185,97 @@ class RunnerConfig(Section):
     export: ExportConfig = ExportConfig()
     wandb_project: Text | None = None
     wandb_name: Text | None = None
+
+
+REASONS = {
+    "train.max_length_total": (
+        "did nothing in the original runner: prompts are bounded by rollout.global_length and completions by "
+        "rollout.max_length_sample; remove it"
+    ),
+}
+"""Keys of the original runner that are refused with a reason of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRunner:
+    """A runner tree as far as it could be read.
+
+    A refused key keeps its default in `config`, and its dotted snake_case path stands in `unknown`, so that no later
+    rule rests on it. `origins` tells where a value came from, by dotted path: `{"rollout.batch_size": "--set"}`.
+    """
+
+    config: RunnerConfig
+    unknown: frozenset[str]
+    violations: tuple[Violation, ...]
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def knows(self, *paths: str) -> bool:
+        """Whether all paths, and the sections that they lie in, were read."""
+        return not any(path == lost or path.startswith(lost + ".") for path in paths for lost in self.unknown)
+
+
+def parse_runner(
+    data: Any, spelling: Spelling, origins: Mapping[str, str] | None = None, *, also_known: Iterable[str] = ()
+) -> ParsedRunner:
+    """Read a runner tree in one spelling. `also_known` are sibling keys at the top that a typo may have meant."""
+    tree = read_tree(RunnerConfig, data, spelling, reasons=REASONS, also_known=also_known)
+    config = tree.value if tree.value is not None else RunnerConfig()
+    return ParsedRunner(config, tree.refused, tree.violations, dict(origins or {}))
+
+
+def merge(text: str | None, sets: Iterable[str], source: str = "config") -> ParsedRunner:
+    """A runner YAML (None = nothing but defaults) with `--set path=value` laid over it, later ones over earlier."""
+    data, faults = _read_file(text, source)
+    origins: dict[str, str] = {}
+    for assignment in sets:
+        fault = _lay_over(data, assignment)
+        if fault is None:
+            origins[assignment.partition("=")[0].strip()] = "--set"
+        else:
+            faults.append(fault)
+    parsed = parse_runner(data, Spelling.RUNNER, origins)
+    unknown = frozenset(RunnerConfig.model_fields) if faults else parsed.unknown
+    return ParsedRunner(parsed.config, unknown, (*faults, *parsed.violations), origins)
+
+
+def _read_file(text: str | None, source: str) -> tuple[dict[str, Any], list[Violation]]:
+    documents = [] if text is None else load_documents(text, source)
+    violations = [violation for document in documents for violation in document.violations]
+    full = [document for document in documents if document.data is not None]
+    if len(documents) > 1 and not violations and len(full) > 1:
+        violations.append(Violation("yaml", "", None, f"{source} holds {len(full)} documents; keep one"))
+    data = full[0].data if full else {}
+    if not isinstance(data, dict):
+        message = f"{source} holds {shown(data)}, and a configuration is a mapping; write `key: value` lines"
+        violations.append(Violation("type", "", data, message))
+        data = {}
+    return data, violations
+
+
+def _lay_over(data: dict[str, Any], assignment: str) -> Violation | None:
+    """Put one `a.b=value` into the tree; the value is read as YAML."""
+    path, equals, written = assignment.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        return Violation("yaml", "--set", assignment, f"{shown(assignment)} must be path=value; write --set a.b=c")
+    documents = load_documents(written, f"--set {path.strip()}")
+    if faults := [violation for document in documents for violation in document.violations]:
+        return faults[0]
+    for key in keys[:-1]:
+        if data.get(key) is None:
+            data[key] = {}
+        if not isinstance(data[key], dict):
+            message = f"{shown(assignment)} goes below {key}, which is no mapping; set {key} as a whole"
+            return Violation("yaml", "--set", assignment, message)
+        data = data[key]
+    data[keys[-1]] = documents[0].data if documents else None
+    return None
+
+
+def dump_yaml(config: RunnerConfig) -> str:
+    """The whole tree as YAML in ASCII, every key in the order of the schema; read again it gives the same tree."""
+    plain = config.model_dump(mode="json")
+    if config.reward_weights is not None and len(config.reward_weights) == len(config.rewards):
+        for reward, weight in zip(plain["rewards"], config.reward_weights, strict=True):
+            reward["weight"] = weight
+    return yaml.safe_dump(plain, sort_keys=False, default_flow_style=False, width=120)

@@ -1,0 +1,180 @@
+"""The rules of the runner's tree that are not batch arithmetic, checked on what could be read of it.
+
+In: a `ParsedRunner`. Out: violations of `required`, `not-yet`, `preset-conflict` and `reward-weights`, in any order.
+Refuses to know machines; the order in which a user reads them is the work of `run.py`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.contract.rewardnames import BUILT_IN_REWARDS, PYTHON_REWARD, reward_name
+from trainer.contract.runner import AlgorithmConfig, ParsedRunner, RewardConfig, RunnerConfig
+from trainer.contract.violations import Spelling, Violation, shown
+
+NOT_YET = (
+    "lora",
+    "rollout.top_k",
+    "rollout.top_p",
+    "rollout.min_p",
+    "rollout.stop",
+    "algorithm.preset",
+    "algorithm.advantage",
+    "algorithm.aggregation",
+    "algorithm.kl",
+    "algorithm.mask_truncated",
+    "train.ppo_epochs",
+    "train.beta",
+    "train.on_non_finite",
+    "eval.samples",
+    "eval.temperature",
+    "checkpoint.every_minutes",
+    "checkpoint.best",
+    "checkpoint.init_from",
+    "export.when",
+    "wandb_project",
+    "wandb_name",
+)
+"""Keys of parts that are not built yet: anything but the default is refused, never ignored."""
+
+BUCKET_PATHS = ("model_path", "data.train", "data.eval", "output.uri")
+"""Paths that will take gs:// once buckets are built."""
+
+PRESET_ADVANTAGE = {
+    "grpo": "grpo",
+    "dr_grpo": "dr_grpo",
+    "dapo": "grpo",
+    "rloo": "rloo",
+    "reinforce++": "reinforce++",
+    "gspo": "grpo",
+    "cispo": "grpo",
+}
+"""The advantage estimator that each preset stands for."""
+
+GROUPED = ("grpo", "dr_grpo", "rloo")
+"""Estimators that compare the completions of one prompt."""
+
+WITHOUT_KL = ("dapo", "dr_grpo")
+"""Presets that are defined without a KL term."""
+
+
+def check_tree(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    """Every violation of the tree's own rules; a rule whose field was refused does not run."""
+    if parsed.knows("model_path") and parsed.config.model_path is None:
+        message = "null is no model; give a hub id[@revision] or a folder"
+        yield Violation("required", spelling.path("model_path"), None, message)
+    yield from _not_yet(parsed, spelling)
+    yield from _preset_conflicts(parsed, spelling)
+    if parsed.knows("rewards"):
+        yield from _rewards(parsed.config.rewards, spelling)
+        if parsed.knows("reward_weights"):
+            yield from _reward_weights(parsed.config, spelling)
+
+
+def value_at(config: RunnerConfig, path: str) -> Any:
+    """The value at a dotted path; None below a section that is null."""
+    value: Any = config
+    for part in path.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+_DEFAULTS = RunnerConfig()
+
+
+def _not_yet(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    for path in NOT_YET:
+        value, default = value_at(parsed.config, path), value_at(_DEFAULTS, path)
+        if parsed.knows(path) and value != default:
+            told = plain(value)
+            fix = (
+                "leave it out"
+                if default is None or default == ()
+                else f"leave it out, or keep the default {shown(default)}"
+            )
+            message = f"{shown(told)} is not built yet in this version; {fix}"
+            yield Violation("not-yet", spelling.path(path), told, message)
+    for path in BUCKET_PATHS:
+        value = value_at(parsed.config, path)
+        if parsed.knows(path) and isinstance(value, str) and value.startswith("gs://"):
+            message = (
+                f"{shown(value)} is a bucket, and buckets are not built yet in this version; use a path on a volume"
+            )
+            yield Violation("not-yet", spelling.path(path), value, message)
+
+
+def plain(value: Any) -> Any:
+    """A value of the tree as plain data."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return list(value) if isinstance(value, tuple) else value
+
+
+def resolved_advantage(algorithm: AlgorithmConfig) -> str:
+    return algorithm.advantage or PRESET_ADVANTAGE[algorithm.preset]
+
+
+def _preset_conflicts(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    algorithm, train = parsed.config.algorithm, parsed.config.train
+    preset, advantage = algorithm.preset, algorithm.advantage
+    if parsed.knows("algorithm.preset", "algorithm.advantage") and advantage not in (None, PRESET_ADVANTAGE[preset]):
+        message = (
+            f"{shown(advantage)} contradicts the preset {preset}, which is defined by its advantage "
+            f"{PRESET_ADVANTAGE[preset]}; leave it out, or choose another preset"
+        )
+        yield Violation("preset-conflict", spelling.path("algorithm.advantage"), advantage, message)
+    if parsed.knows("algorithm.preset", "train.beta") and train.beta > 0 and preset in WITHOUT_KL:
+        message = f"{train.beta} weighs a KL term, and the preset {preset} is defined without one; leave it out"
+        yield Violation("preset-conflict", spelling.path("train.beta"), train.beta, message)
+    if parsed.knows("algorithm.kl", "train.beta") and algorithm.kl is not None and train.beta == 0:
+        message = (
+            f"{shown(algorithm.kl)} estimates a KL term whose weight {spelling.path('train.beta')} is 0, so it would "
+            "do nothing; leave it out, or set that weight"
+        )
+        yield Violation("preset-conflict", spelling.path("algorithm.kl"), algorithm.kl, message)
+
+
+def _rewards(rewards: tuple[RewardConfig, ...], spelling: Spelling) -> Iterator[Violation]:
+    first: dict[str, int] = {}
+    for index, reward in enumerate(rewards):
+        path = spelling.path(f"rewards[{index}]")
+        if fault := _reward_fault(reward, path, spelling):
+            yield fault
+            continue
+        name = reward_name(reward.name, reward.python)
+        if name in first:
+            message = (
+                f"{shown(name)} is the name of {spelling.path(f'rewards[{first[name]}]')} too; give each its own name"
+            )
+            yield Violation("reward-weights", f"{path}.name", name, message)
+        first.setdefault(name, index)
+
+
+def _reward_fault(reward: RewardConfig, path: str, spelling: Spelling) -> Violation | None:
+    built_in = ", ".join(BUILT_IN_REWARDS)
+    if reward.name is None and reward.python is None:
+        return Violation("required", f"{path}.name", None, f"null names no reward; give one of {built_in}, or python")
+    if reward.python is not None and not PYTHON_REWARD.fullmatch(reward.python):
+        message = f"{shown(reward.python)} must be package.module:function; write it so"
+        return Violation("range", f"{path}.python", reward.python, message)
+    if reward.python is None and reward.name not in BUILT_IN_REWARDS:
+        message = f"{shown(reward.name)} must be one of {built_in}; use one of them, or give python"
+        return Violation("range", f"{path}.name", reward.name, message)
+    return None
+
+
+def _reward_weights(config: RunnerConfig, spelling: Spelling) -> Iterator[Violation]:
+    weights, rewards = config.reward_weights, config.rewards
+    if weights is None:
+        return
+    path, rewards_path = spelling.path("reward_weights"), spelling.path("rewards")
+    pairs = list(zip(rewards, weights, strict=False)) if "rewards" in config.model_fields_set else []
+    if len(weights) != len(rewards):
+        message = (
+            f"{shown(list(weights))} must have one weight for each of the {len(rewards)} {rewards_path} "
+            f"({', '.join(reward_name(reward.name, reward.python) for reward in rewards)}), and has {len(weights)}; "
+            "give as many weights as rewards"
+        )
+        yield Violation("reward-weights", path, list(weights), message)
+    elif any("weight" in reward.model_fields_set and reward.weight != weight for reward, weight in pairs):
+        message = f"{shown(list(weights))} contradicts the weights that {rewards_path} gives; keep one of the two"
+        yield Violation("reward-weights", path, list(weights), message)
