@@ -227,7 +227,8 @@ def rounding_warnings(request: BatchRequest, found: Judgement, spelling: Spellin
     asked, prompts = found.requested_prompts, found.prompts
     if request.batch_size is not None and effective != request.batch_size:
         why = f"{found.passes} pass{'es' * (found.passes != 1)} of {prompts} prompts x {request.processes} processes"
-        message = f"{request.batch_size} was rounded up to {effective}: {why} x {spelling.name('num_pre_q')} {request.num_pre_q}"
+        group = f"{spelling.name('num_pre_q')} {request.num_pre_q}"
+        message = f"{request.batch_size} was rounded up to {effective}: {why} x {group}"
         rule = found.rounded[-1]
         warnings.append(Violation(rule, spelling.path(PATHS["batch_size"]), request.batch_size, message))
     if asked is not None and prompts != asked:

@@ -7,7 +7,7 @@ Duplicate keys, aliases that loop or explode, and bad syntax are violations. Nev
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -42,7 +42,7 @@ class Document:
 class _Loader(_FAST):  # type: ignore[misc]
     """The safe loader with the scalars above in place of PyYAML's own."""
 
-    yaml_implicit_resolvers: dict[Any, Any] = {"": [(_TAG + "null", re.compile(""))]}
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {"": [(_TAG + "null", re.compile(""))]}
 
 
 def _bool(loader: Any, node: yaml.ScalarNode) -> bool:
@@ -119,13 +119,13 @@ def _structure_faults(root: yaml.Node, source: str) -> Iterator[Violation]:
                 "yaml", "", None, f"{source}: its aliases unfold to more than {MAX_NODES} values; spell them out"
             )
             return
-    except _TooDeep as fault:
+    except _TangledError as fault:
         yield Violation("yaml", "", None, f"{_place(source, fault.mark)}: {fault}; spell the values out")
         return
     yield from _key_faults(root, "", source, set())
 
 
-class _TooDeep(Exception):
+class _TangledError(Exception):
     def __init__(self, message: str, mark: Any) -> None:
         super().__init__(message)
         self.mark = mark
@@ -141,9 +141,9 @@ def _size(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
     """Nodes below, aliases unfolded; -1 marks a node that is still being counted: an alias to its own parent."""
     known = sizes.get(id(node))
     if known == -1:
-        raise _TooDeep("an alias stands inside the value that it names", node.start_mark)
+        raise _TangledError("an alias stands inside the value that it names", node.start_mark)
     if depth > MAX_DEPTH:
-        raise _TooDeep(f"nested more than {MAX_DEPTH} levels deep", node.start_mark)
+        raise _TangledError(f"nested more than {MAX_DEPTH} levels deep", node.start_mark)
     if known is None:
         sizes[id(node)] = -1
         known = sizes[id(node)] = 1 + sum(_size(child, sizes, depth + 1) for child in _children(node))

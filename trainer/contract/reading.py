@@ -61,8 +61,7 @@ def read_tree(
     if data is not None and not isinstance(data, Mapping):
         message = f"{shown(data)} must be a mapping of keys to values; write `key: value` lines"
         reader.violations.append(Violation("type", spelling.path(""), data, message))
-        refused = frozenset(place.name for place in known_keys(model, spelling).values())
-        return Tree(_built(model, {}), refused, tuple(reader.violations))
+        return Tree(_built(model, {}), frozenset(model.model_fields), tuple(reader.violations))
     plain = _tidy(reader, model, data or {}, ())
     value, refused = _validate(reader, model, plain)
     return Tree(value, frozenset(refused), tuple(reader.violations))

@@ -7,9 +7,9 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from trainer.contract.batch import BatchPlan, resolve_batch, suggested_fix
 from trainer.contract.batchwords import PATHS
@@ -28,7 +28,7 @@ from trainer.contract.runner import (
 )
 from trainer.contract.violations import Spelling, Violation
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION: Literal[1] = 1
 READABLE_VERSIONS = (1,)
 """The versions of run.json that this trainer reads: the current one and the one before."""
 
@@ -95,7 +95,7 @@ class Reward(Resolved):
 class RunConfig(Resolved):
     """Everything one run needs but its identity (process index, run id, attempt), which comes by environment."""
 
-    schema_version: Annotated[Literal[1], Field()] = CONTRACT_VERSION
+    schema_version: Literal[1] = CONTRACT_VERSION
     name: str
     model_path: str
     steps: int
@@ -236,7 +236,7 @@ def _model_faults(
 
 
 def _in_schema_order(violations: list[Violation], spelling: Spelling) -> list[Violation]:
-    """Faults of the whole text first, then by the place of the blamed field in the schema; unknown keys end a section."""
+    """Faults of the whole text, then by the place of the blamed field in the schema; unknown keys end a section."""
     ranks = {spelling.path(path): rank for path, rank in schema_paths(RunnerConfig).items()}
 
     def rank(violation: Violation) -> tuple[int, int]:

@@ -28,7 +28,7 @@ class Spelling(Enum):
             return dotted
         return ".".join(("spec", *(to_camel(part) for part in dotted.split(".") if part)))
 
-    def name(self, field: str) -> str:
+    def name(self, field: str) -> str:  # type: ignore[override]
         """The last part of a field's path, as it stands inside a sentence: `num_pre_q` or `numPreQ`."""
         return field if self is Spelling.RUNNER else to_camel(field)
 
