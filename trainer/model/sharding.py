@@ -14,8 +14,6 @@ from trainer.model.config import ModelConfig
 DATA = ("dp", "fsdp")
 """The axes over which rows of a batch are spread."""
 
-Spec = tuple[str | tuple[str, ...] | None, ...]
-
 
 def param_shapes(config: ModelConfig) -> dict[str, Any]:
     """The shape of every weight, in the tree of `Params`. Matrices are [layer, out, in], as in the checkpoint."""
@@ -70,7 +68,7 @@ def param_specs(config: ModelConfig) -> dict[str, Any]:
 def param_shardings(config: ModelConfig, mesh: Mesh) -> dict[str, Any]:
     """`param_specs` on a mesh, without the axes that do not divide their dimension (a vocabulary of 49153, tp 2)."""
     shardings: dict[str, Any] = jax.tree.map(
-        lambda shape, spec: NamedSharding(mesh, _divisible(shape, spec, mesh)),
+        lambda shape, spec: NamedSharding(mesh, spec_on(mesh, shape, *spec)),
         param_shapes(config),
         param_specs(config),
         is_leaf=lambda node: isinstance(node, tuple),
@@ -87,14 +85,15 @@ def constrain(array: jax.Array, mesh: Mesh | None, *axes: str | tuple[str, ...] 
     """Pin an activation's layout, one entry a dimension, less the axes that do not divide it. No mesh, no change."""
     if mesh is None:
         return array
-    spec = _divisible(array.shape, PartitionSpec(*axes), mesh)
-    pinned: jax.Array = jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
+    sharding = NamedSharding(mesh, spec_on(mesh, array.shape, *axes))
+    pinned: jax.Array = jax.lax.with_sharding_constraint(array, sharding)
     return pinned
 
 
-def _divisible(shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh) -> PartitionSpec:
+def spec_on(mesh: Mesh, shape: tuple[int, ...], *axes: str | tuple[str, ...] | None) -> PartitionSpec:
+    """A PartitionSpec for an array of this shape, less the axes that do not divide their dimension."""
     return PartitionSpec(
-        *(axis if size % _extent(axis, mesh) == 0 else None for size, axis in zip(shape, spec, strict=False))
+        *(axis if size % _extent(axis, mesh) == 0 else None for size, axis in zip(shape, axes, strict=False))
     )
 
 

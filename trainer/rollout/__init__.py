@@ -1,0 +1,10 @@
+"""Station 8, rollout: prompts to completions, K rows a prompt, by one compiled program.
+
+Comes in: parameters and this process's prompts. Goes out: this process's completions as token ids. Refuses to know:
+text, rewards, advantages.
+"""
+
+from trainer.rollout.generation import Completions, Rollout
+from trainer.rollout.layout import bucket
+
+__all__ = ["Completions", "Rollout", "bucket"]
