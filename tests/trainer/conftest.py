@@ -1,6 +1,7 @@
 """Eight CPU devices and strict types for every test of the trainer; set before JAX starts."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -9,6 +10,8 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -38,3 +41,18 @@ def mesh_of():
         return Mesh(devices, ("dp", "fsdp", "tp"))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of `qwen2-tied` with a tokenizer that writes any text: one id per byte, and <pad>, <eos>, <bos>."""
+    folder = tmp_path_factory.mktemp("byte-model")
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        shutil.copyfile(ORACLES / "qwen2-tied" / name, folder / name)
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
+    letters = [*special.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    return folder

@@ -1,0 +1,140 @@
+"""Station 7, the processes: JAX is started as the plan says, and what one process finds, all of them learn.
+
+In: a ProcessConfig. Out: a run whose processes see each other, and a few words by which they agree. It refuses to know
+what is agreed upon: models, data and rewards are other modules'.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from numpy.typing import NDArray
+
+from trainer.contract.batch import BatchPlan
+from trainer.contract.exits import ExitCode, RunError
+from trainer.contract.process import ProcessConfig
+
+Result = TypeVar("Result")
+
+HEARTBEAT_SECONDS = 60
+"""A process that the coordinator has not heard for so long is lost. Its heartbeat is a thread outside of Python."""
+CONNECT_SECONDS = 600
+"""Pods of a large slice start minutes apart: image pulls, and DNS names that appear late."""
+_MESSAGE_BYTES = 2000
+
+
+def start(process: ProcessConfig) -> None:
+    """Bring JAX up with the plan's devices and processes. Raises RunError: PLAN_DIFFERS or PEER_LOST."""
+    plan = process.run.batch
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        jax.config.update("jax_num_cpu_devices", plan.devices_per_process)  # type: ignore[no-untyped-call]
+    # JAX's own preemption service would take SIGTERM away from the trainer, which stops at a point of its own.
+    jax.config.update("jax_enable_preemption_service", False)  # type: ignore[no-untyped-call]
+    if plan.processes > 1:
+        _connect(process)
+    try:
+        found = Counter(device.process_index for device in jax.devices())
+    except RuntimeError as error:
+        raise RunError(ExitCode.PLAN_DIFFERS, f"JAX found no devices: {error}") from error
+    check_machine(plan, found, process.process_index if plan.processes > 1 else 0)
+
+
+def _connect(process: ProcessConfig) -> None:
+    try:
+        jax.distributed.initialize(
+            process.coordinator,
+            process.run.batch.processes,
+            process.process_index,
+            initialization_timeout=CONNECT_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except RuntimeError as error:
+        raise RunError(
+            ExitCode.PEER_LOST, f"process {process.process_index} found no run at {process.coordinator}: {error}"
+        ) from error
+
+
+def check_machine(plan: BatchPlan, devices_of: Counter[int], process_index: int) -> None:
+    """Compare the devices of every process with the plan: all processes see the same counts, and so agree.
+
+    Raises RunError PLAN_DIFFERS.
+    """
+    planned = f"the plan has {plan.processes} process(es) with {plan.devices_per_process} device(s) each"
+    if jax.process_index() != process_index:
+        raise RunError(ExitCode.PLAN_DIFFERS, f"JAX calls process {process_index} number {jax.process_index()}")
+    if len(devices_of) != plan.processes:
+        raise RunError(ExitCode.PLAN_DIFFERS, f"{planned}, and JAX found {len(devices_of)} process(es)")
+    for index, count in sorted(devices_of.items()):
+        if count != plan.devices_per_process:
+            raise RunError(ExitCode.PLAN_DIFFERS, f"{planned}, and JAX found {count} device(s) on process {index}")
+
+
+def stop() -> None:
+    """Leave the run together with all other processes; without it, the last ones would see the first ones die."""
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()  # type: ignore[no-untyped-call]
+
+
+def gather(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The same-shaped array of every process, stacked at a new first axis `process`, bit for bit."""
+    if jax.process_count() == 1:
+        return values[None]
+    # As bytes, because JAX would round float64 and int64 to 32 bits on their way.
+    raw = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(raw))
+    return np.frombuffer(rows.tobytes(), values.dtype).reshape(len(rows), *values.shape)
+
+
+def agree_max(value: int) -> int:
+    return int(gather(np.array(value, np.int64)).max())
+
+
+def agree_any(flag: bool) -> bool:
+    return bool(gather(np.array(flag)).any())
+
+
+def together(action: Callable[[], Result]) -> Result:
+    """Run `action` in every process; where it failed in any, all raise the RunError of the lowest of these.
+
+    The error of another process is told with its number, so that every log holds the cause.
+    """
+    result, error = None, None
+    try:
+        result = action()
+    except Exception as raised:
+        error = explain(raised)
+        error.__cause__ = raised if raised is not error else None
+    codes = gather(np.array(int(error.code) if error else 0, np.int64))
+    if not codes.any():
+        return result  # type: ignore[return-value]
+    messages = gather(_packed(error.message if error else ""))
+    if error is not None:
+        raise error
+    first = int(np.flatnonzero(codes)[0])
+    raise RunError(ExitCode(int(codes[first])), f"process {first}: {_unpacked(messages[first])}")
+
+
+def explain(error: Exception) -> RunError:
+    """The ending that an exception stands for, told by what JAX writes into its errors."""
+    if isinstance(error, RunError):
+        return error
+    text = str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return RunError(ExitCode.OUT_OF_MEMORY, text)
+    lost = ("Gloo", "coordination service", "Connection closed by peer", "Connection reset by peer", "heartbeat")
+    if isinstance(error, jax.errors.JaxRuntimeError) and any(sign in text for sign in lost):
+        return RunError(ExitCode.PEER_LOST, text)
+    return RunError(ExitCode.FAILED, f"{type(error).__name__}: {text}")
+
+
+def _packed(message: str) -> NDArray[np.uint8]:
+    raw = message.encode()[:_MESSAGE_BYTES]
+    return np.frombuffer(raw.ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
+
+
+def _unpacked(raw: NDArray[np.generic]) -> str:
+    return raw.tobytes().rstrip(b"\0").decode(errors="ignore")
