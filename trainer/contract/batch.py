@@ -22,7 +22,7 @@ class BatchPlan(BaseModel):
     `hosts` is per slice; a process is a host. `sequences_per_step` is global, over all processes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", strict=True)
 
     processes: int
     devices_per_process: int

@@ -19,7 +19,7 @@ _NAMED = re.compile(r"(dp|fsdp|tp)\s*:\s*(-?[0-9]{1,9})")
 class Mesh(BaseModel):
     """Sizes of the three mesh axes; their product is the number of devices of the run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", strict=True)
 
     dp: int
     fsdp: int

@@ -19,6 +19,9 @@ from trainer.contract.violations import Spelling, Violation, shown
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
 
+LISTED = 12
+"""A section with more keys is not listed in an error."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tree(Generic[Model]):
@@ -179,13 +182,12 @@ def _unknown_key(reader: _Reader, keys: Mapping[str, _Place], key: Any, value: A
     dotted = ".".join(str(part) for part in (*at, key))
     if dotted in reader.reasons:
         return Violation("unknown-key", path, value, reader.reasons[dotted])
-    if not isinstance(key, str):
-        return Violation("unknown-key", path, value, f"{shown(key)} is no key here: keys are text; quote or remove it")
     known = [*keys, *(reader.also_known if not at else ())]
-    near = nearest_key(key, known) or _elsewhere(reader, key)
+    near = nearest_key(str(key), known) or _elsewhere(reader, str(key))
     where = f"a key of {section}" if section else "a key of the configuration"
-    fix = f"did you mean {near}?" if near else f"the keys here are {', '.join(known)}"
-    return Violation("unknown-key", path, value, f"is not {where}; {fix}")
+    listed = f"the keys here are {', '.join(known)}" if len(known) <= LISTED else "correct or remove it"
+    fix = f"did you mean {near}?" if near else listed
+    return Violation("unknown-key", path, value, f"{shown(key)} is not {where}; {fix}")
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str | None:

@@ -6,7 +6,7 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from trainer.contract.batch import BatchPlan, resolve_batch, suggested_fix
 from trainer.contract.batchwords import PATHS
 from trainer.contract.checks import GROUPED, check_tree, resolved_advantage
+from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.judgement import BatchRequest, judge
 from trainer.contract.models import check_lengths, check_model_over_tp, known_shape
 from trainer.contract.reading import explain_validation_error, schema_paths
@@ -25,8 +26,9 @@ from trainer.contract.runner import (
     OptimizerConfig,
     ParsedRunner,
     RunnerConfig,
+    with_origins,
 )
-from trainer.contract.violations import Spelling, Violation
+from trainer.contract.violations import Spelling, Violation, shown
 
 CONTRACT_VERSION: Literal[1] = 1
 READABLE_VERSIONS = (1,)
@@ -36,22 +38,30 @@ LOCAL_OUTPUT = "runs"
 """The resolved value of `output.uri: null`: a folder of the process's working directory."""
 
 
-class UnreadableVersionError(ValueError):
-    """A run.json of a contract version that this trainer does not read: exit code 3."""
+class UnreadableVersionError(RunError):
+    """A run.json of a contract version that this trainer does not read."""
+
+    def __init__(self, version: object) -> None:
+        read = ", ".join(str(readable) for readable in READABLE_VERSIONS)
+        super().__init__(
+            ExitCode.CONTRACT_VERSION,
+            f"schema_version: {shown(version)} must be one that this trainer reads, which is {read}; "
+            "use the trainer image of the version that rendered the job",
+        )
 
 
-class InvalidRunConfigError(ValueError):
-    """A run.json that is no RunConfig: exit code 2. `violations` tells every fault."""
+class InvalidRunConfigError(RunError):
+    """A run.json that is no RunConfig; `violations` tells every fault."""
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
-        super().__init__("\n".join(str(violation) for violation in violations))
+        super().__init__(ExitCode.INVALID_CONFIG, "\n".join(str(violation) for violation in violations))
         self.violations = violations
 
 
 class Resolved(BaseModel):
     """Frozen, unknown fields refused, strict types; JSON there and back is the identity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", strict=True)
 
 
 class Precision(Resolved):
@@ -95,7 +105,7 @@ class Reward(Resolved):
 class RunConfig(Resolved):
     """Everything one run needs but its identity (process index, run id, attempt), which comes by environment."""
 
-    schema_version: Literal[1] = CONTRACT_VERSION
+    schema_version: Literal[1]
     name: str
     model_path: str
     steps: int
@@ -122,16 +132,13 @@ class RunConfig(Resolved):
     def from_json(cls, text: str) -> Self:
         """Read run.json. Raises UnreadableVersionError or InvalidRunConfigError."""
         try:
-            version = json.loads(text)["schema_version"]
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            fault = Violation("yaml", "", None, f"run.json is not a run configuration: {error!r}; render the job again")
+            written = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            fault = Violation("yaml", "", None, f"run.json is no JSON: {error}; render the job again")
             raise InvalidRunConfigError((fault,)) from error
-        if isinstance(version, bool) or version not in READABLE_VERSIONS:
-            read = ", ".join(str(readable) for readable in READABLE_VERSIONS)
-            raise UnreadableVersionError(
-                f"run.json has schema_version {version!r}, and this trainer reads {read}; "
-                "use the trainer image of the version that rendered the job"
-            )
+        version = written.get("schema_version") if isinstance(written, dict) else None
+        if isinstance(version, int) and not isinstance(version, bool) and version not in READABLE_VERSIONS:
+            raise UnreadableVersionError(version)
         try:
             return cls.model_validate_json(text, by_name=True, by_alias=False)
         except ValidationError as error:
@@ -172,11 +179,12 @@ def resolve_run(parsed: ParsedRunner, machine: Machine, name: str, spelling: Spe
     found += check_tree(parsed, spelling)
     found += outcome.violations
     found += _model_faults(parsed, request, outcome.plan, spelling)
-    violations = _told(_in_schema_order(found, spelling), parsed, spelling)
+    violations = with_origins(_in_schema_order(found, spelling), parsed.origins, spelling)
     run = None
     if not violations and outcome.plan is not None:
         run = _resolved(parsed.config, outcome.plan, machine, name)
-    return Resolution(run, outcome.plan, violations, tuple(_told(list(outcome.warnings), parsed, spelling)))
+    warnings = with_origins(outcome.warnings, parsed.origins, spelling)
+    return Resolution(run, outcome.plan, violations, warnings)
 
 
 def batch_request(parsed: ParsedRunner, machine: Machine) -> BatchRequest:
@@ -250,23 +258,11 @@ def _in_schema_order(violations: list[Violation], spelling: Spelling) -> list[Vi
     return sorted(violations, key=rank)
 
 
-def _told(violations: list[Violation], parsed: ParsedRunner, spelling: Spelling) -> tuple[Violation, ...]:
-    """Violations of values that did not come from the file say where they came from."""
-
-    def told(violation: Violation) -> Violation:
-        for dotted, origin in parsed.origins.items():
-            for path in (spelling.path(dotted), dotted):
-                if violation.path == path or violation.path.startswith((path + ".", path + "[")):
-                    return replace(violation, message=f"{violation.message} (the value came from {origin})")
-        return violation
-
-    return tuple(told(violation) for violation in violations)
-
-
 def _resolved(config: RunnerConfig, plan: BatchPlan, machine: Machine, name: str) -> RunConfig:
     compute = config.precision.compute or ("float32" if machine.kind == "cpu" else "bfloat16")
     rollout = config.rollout
     return RunConfig(
+        schema_version=CONTRACT_VERSION,
         name=name,
         model_path=str(config.model_path),
         steps=config.steps,

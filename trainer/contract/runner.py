@@ -6,7 +6,7 @@ One set of types serves two spellings: a runner YAML validates it by name (snake
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -40,7 +40,9 @@ Args = Annotated[dict[str, JsonValue], Field(max_length=64), AfterValidator(_fin
 class Section(BaseModel):
     """A part of the tree: frozen, unknown keys refused, strict types, snake_case name and camelCase alias."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, alias_generator=to_camel, validate_by_name=True)
+    model_config = ConfigDict(
+        defer_build=True, frozen=True, extra="forbid", strict=True, alias_generator=to_camel, validate_by_name=True
+    )
 
 
 class PrecisionConfig(Section):
@@ -220,7 +222,33 @@ def parse_runner(
     """Read a runner tree in one spelling. `also_known` are sibling keys at the top that a typo may have meant."""
     tree = read_tree(RunnerConfig, data, spelling, reasons=REASONS, also_known=also_known)
     config = tree.value if tree.value is not None else RunnerConfig()
-    return ParsedRunner(config, tree.refused, tree.violations, dict(origins or {}))
+    violations = with_origins(tree.violations, origins or {}, spelling)
+    return ParsedRunner(config, tree.refused, violations, dict(origins or {}))
+
+
+def with_origins(
+    violations: Iterable[Violation], origins: Mapping[str, str], spelling: Spelling
+) -> tuple[Violation, ...]:
+    """Violations of values that did not come from the file say where they came from."""
+
+    def told(violation: Violation) -> Violation:
+        for dotted, origin in origins.items():
+            note = f" (the value came from {origin})"
+            if _touches(violation, dotted, spelling) and not violation.message.endswith(note):
+                return replace(violation, message=violation.message + note)
+        return violation
+
+    return tuple(told(violation) for violation in violations)
+
+
+def _touches(violation: Violation, dotted: str, spelling: Spelling) -> bool:
+    """Whether a value set at `dotted` is what is at fault: the path itself, what lies below, or an unknown key above."""
+    for path in (spelling.path(dotted), dotted):
+        if violation.path == path or violation.path.startswith((path + ".", path + "[")):
+            return True
+        if violation.rule == "unknown-key" and violation.path and path.startswith(violation.path + "."):
+            return True
+    return False
 
 
 def merge(text: str | None, sets: Iterable[str], source: str = "config") -> ParsedRunner:
