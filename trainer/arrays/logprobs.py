@@ -18,12 +18,13 @@ def token_logprobs(
     """Log-probability of `targets` and entropy under softmax(hidden · headᵀ / temperature), in nats.
 
     `hidden` [row, token, embed] in the compute dtype; `head` [vocab, embed], cast to it; `targets` [row, token] int32.
-    Returns two float32 [row, token]. Sums are in float32, also those of the head's gradient. Logits exist for `chunk`
-    tokens of every row at a time, and the backward pass makes them again, so memory is O(row · chunk · vocab) whatever
-    the number of tokens. The entropy is a measurement: it has no gradient.
+    Returns two float32 [row, token]. Sums are in float32, also those of the head's gradient. Logits exist for at most
+    `chunk` tokens of every row at a time, and the backward pass makes them again, so memory is O(row · chunk · vocab)
+    whatever the number of tokens. The entropy is a measurement: it has no gradient.
     """
     tokens = hidden.shape[1]
-    split = partial(_split, chunks=-(-tokens // chunk), chunk=chunk)
+    chunks = -(-tokens // chunk)
+    split = partial(_split, chunks=chunks, chunk=-(-tokens // chunks))
     logprobs, entropies = _score(split(hidden), head, split(targets), temperature)
     return _join(logprobs)[:, :tokens], _join(jax.lax.stop_gradient(entropies))[:, :tokens]
 

@@ -1,0 +1,319 @@
+"""The compiled optimizer step: what it computes, and that no layout changes it."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh as DeviceMesh
+
+from trainer.contract.batch import BatchPlan, Mesh
+from trainer.contract.run import Algorithm
+from trainer.contract.runner import OptimizerConfig
+from trainer.mesh import build_mesh
+from trainer.model.config import ModelConfig
+from trainer.model.decoder import head, hidden_states
+from trainer.model.weights import random_params
+from trainer.update import (
+    Metrics,
+    Optimizer,
+    TrainBatch,
+    TrainRow,
+    TrainState,
+    build_train_batch,
+    init_state,
+    make_optimizer,
+    make_update,
+)
+
+MODEL = ModelConfig(
+    model_type="qwen2",
+    layers=2,
+    hidden=32,
+    intermediate=48,
+    heads=4,
+    kv_heads=4,
+    head_dim=8,
+    vocab=64,
+    max_positions=64,
+    rope_theta=10000.0,
+    rms_eps=1e-6,
+    tied=True,
+    qkv_bias=True,
+    qk_norm=False,
+)
+GRPO = Algorithm(
+    advantage="grpo",
+    epsilon_low=0.2,
+    epsilon_high=0.2,
+    aggregation="token-mean",
+    ppo_epochs=1,
+    beta=0.0,
+    kl="k3",
+    mask_truncated=False,
+    on_non_finite="Fail",
+)
+ADAMW = make_optimizer(OptimizerConfig(learning_rate=1e-2, weight_decay=0.1), updates=10)
+ROWS, PROMPT, COMPLETION, TEMPERATURE = 8, 5, 6, 0.9
+
+
+def plan_of(dp: int = 1, fsdp: int = 1, tp: int = 1, micro_steps: int = 1) -> BatchPlan:
+    return BatchPlan(
+        processes=1,
+        devices_per_process=dp * fsdp * tp,
+        hosts=1,
+        slices=1,
+        mesh=Mesh(dp=dp, fsdp=fsdp, tp=tp),
+        group_size=4,
+        sequences_per_step=ROWS,
+        prompts_per_step=2,
+        prompts_per_pass_per_process=2,
+        passes=1,
+        sequences_per_process=ROWS,
+        sequences_per_micro_step=ROWS // micro_steps,
+        micro_steps=micro_steps,
+    )
+
+
+def rows(seed: int = 0) -> list[TrainRow]:
+    """Shortest and longest prompts and completions, and advantages of both signs."""
+    draw = np.random.default_rng(seed)
+    lengths = [(1, COMPLETION), (PROMPT, 1), (3, 4)]
+    return [
+        TrainRow(draw.integers(3, MODEL.vocab, prompt).tolist(), draw.integers(3, MODEL.vocab, completion).tolist(), a)
+        for (prompt, completion), a in zip(itertools.cycle(lengths), draw.normal(size=ROWS).tolist(), strict=False)
+    ]
+
+
+@dataclasses.dataclass
+class Step:
+    """An update, compiled for one layout, with the state it starts from."""
+
+    plan: BatchPlan
+    mesh: DeviceMesh
+    state: TrainState
+    update: Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]
+
+    def batch(self, given: list[TrainRow] | None = None) -> TrainBatch:
+        return build_train_batch(
+            given or rows(), self.plan, self.mesh, pad_id=0, prompt_bucket=PROMPT, completion_bucket=COMPLETION
+        )
+
+    def run(self, given: list[TrainRow] | None = None, **fields: Any) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """One step on `given`; parameters by name, and metrics. The state moves on."""
+        self.state, metrics = self.update(self.state, self.batch(given)._replace(**fields))
+        return flat(self.state.params), {name: float(value) for name, value in metrics.items()}
+
+
+def flat(tree: Any) -> dict[str, np.ndarray]:
+    return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+@cache
+def compiled(plan: BatchPlan, optimizer: Optimizer, params_dtype: Any, compute_dtype: Any) -> Step:
+    mesh = build_mesh(plan, jax.devices()[: plan.devices_per_process])
+    state = init_state(random_params(MODEL, 1, mesh, params_dtype), optimizer, mesh)
+    update = make_update(
+        MODEL,
+        mesh,
+        optimizer,
+        state,
+        algorithm=GRPO,
+        temperature=TEMPERATURE,
+        longest=COMPLETION,
+        compute_dtype=compute_dtype,
+        remat="layer",
+    )
+    return Step(plan, mesh, state, update)
+
+
+def step_of(
+    plan: BatchPlan, optimizer: Optimizer = ADAMW, params_dtype: Any = jnp.float32, compute_dtype: Any = jnp.float32
+) -> Step:
+    """A step at its first state; programs are shared between the tests that ask for the same one."""
+    first = compiled(plan, optimizer, params_dtype, compute_dtype)
+    return dataclasses.replace(first, state=jax.tree.map(jnp.copy, first.state))
+
+
+@cache
+def keep_gradients() -> Optimizer:
+    """An optimizer that changes nothing and holds the gradients that it was given."""
+    return Optimizer(
+        optax.GradientTransformation(
+            lambda params: jax.tree.map(jnp.zeros_like, params),
+            lambda gradients, _, params: (jax.tree.map(jnp.zeros_like, params), gradients),
+        ),
+        lambda update: jnp.float32(1.0),
+    )
+
+
+def textbook(params: Any, given: list[TrainRow]) -> tuple[float, float, Any]:
+    """Loss, entropy and gradient row by row without padding, from the whole softmax: -Σ r · A / tokens with r = 1."""
+    tokens = sum(len(row.completion) for row in given)
+    parts = [textbook_row(params, jnp.array([row.prompt]), jnp.array([row.completion]), row.advantage) for row in given]
+    (loss, entropy), gradient = jax.tree.map(lambda *leaves: sum(leaves) / tokens, *parts)
+    return float(loss), float(entropy), gradient
+
+
+@jax.jit
+@partial(jax.value_and_grad, has_aux=True)
+def textbook_row(params: Any, prompt: jax.Array, completion: jax.Array, advantage: jax.Array) -> Any:
+    tokens = jnp.concatenate([prompt, completion], axis=1)
+    places, everything = jnp.arange(tokens.shape[1])[None], jnp.ones(tokens.shape, bool)
+    hidden = hidden_states(params, MODEL, tokens, places, everything, mesh=None, compute_dtype=jnp.float32)
+    table = jax.nn.log_softmax(hidden[0] @ head(params).T / TEMPERATURE)[prompt.shape[1] - 1 : -1]
+    logprobs = jnp.take_along_axis(table, completion.T, axis=1)
+    ratio = jnp.exp(logprobs - jax.lax.stop_gradient(logprobs))
+    return -(ratio * advantage).sum(), -(jnp.exp(table) * table).sum()
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Parameters and metrics after one step of one device without micro-steps."""
+    return step_of(plan_of()).run()
+
+
+def test_loss_gradient_and_entropy_are_those_of_rows_without_padding() -> None:
+    """Padding, buckets, chunks and rematerialisation change nothing against the textbook, row by row."""
+    step = step_of(plan_of(2, 2, 2, 2), keep_gradients())
+    before = jax.tree.map(jnp.array, step.state.params)
+    _, metrics = step.run()
+    loss, entropy, gradients = textbook(before, rows())
+    assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    assert metrics["entropy"] == pytest.approx(entropy, rel=1e-5)
+    assert metrics["grad_norm"] == pytest.approx(float(optax.tree.norm(gradients)), rel=1e-5)
+    assert metrics["completion_tokens"] == sum(len(row.completion) for row in rows())
+    held = flat(step.state.opt_state)
+    for name, gradient in flat(gradients).items():
+        np.testing.assert_allclose(held[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("micro_steps", [2, 4])
+def test_accumulation_equals_the_whole_batch(whole: tuple[Any, Any], micro_steps: int) -> None:
+    """1, 2 and 4 micro-steps of unequal token counts: the same loss, gradient norm and updated parameters."""
+    assert_same(step_of(plan_of(micro_steps=micro_steps)).run(), whole)
+
+
+@pytest.mark.parametrize(("dp", "fsdp", "tp", "micro_steps"), [(8, 1, 1, 1), (1, 8, 1, 1), (2, 2, 2, 2), (1, 2, 4, 4)])
+def test_every_mesh_equals_one_device(whole: tuple[Any, Any], dp: int, fsdp: int, tp: int, micro_steps: int) -> None:
+    """Eight devices in any grid, with micro-steps: the same loss, gradient norm and updated parameters."""
+    assert_same(step_of(plan_of(dp, fsdp, tp, micro_steps)).run(), whole)
+
+
+def assert_same(ours: tuple[Any, Any], theirs: tuple[Any, Any]) -> None:
+    for name, value in theirs[1].items():
+        assert ours[1][name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
+    for name, value in theirs[0].items():
+        np.testing.assert_allclose(ours[0][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_rows_that_are_not_trained_count_nowhere() -> None:
+    """A step with three rows out of training is the step of the other five: loss, entropy, tokens and gradient."""
+    given = [row._replace(trained=place not in (1, 4, 6)) for place, row in enumerate(rows())]
+    kept = [row for row in given if row.trained]
+    step = step_of(plan_of(2, 2, 2, 2), keep_gradients())
+    params = jax.tree.map(np.array, step.state.params)
+    _, metrics = step.run(given)
+    loss, entropy, gradients = textbook(params, kept)
+    assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    assert metrics["entropy"] == pytest.approx(entropy, rel=1e-5)
+    assert metrics["grad_norm"] == pytest.approx(float(optax.tree.norm(gradients)), rel=1e-5)
+    assert metrics["completion_tokens"] == sum(len(row.completion) for row in kept)
+
+
+def test_nothing_to_train_on_is_a_loss_of_zero() -> None:
+    """With every row out of training, loss, gradient and entropy are 0, and finite."""
+    step = step_of(plan_of(2, 2, 2, 2), keep_gradients())
+    _, metrics = step.run([row._replace(trained=False) for row in rows()])
+    assert [metrics[name] for name in ("loss", "grad_norm", "entropy", "completion_tokens", "finite")] == [
+        0,
+        0,
+        0,
+        0,
+        1,
+    ]
+
+
+def test_advantages_of_zero_leave_a_gradient_of_exactly_zero() -> None:
+    """Groups without variance move nothing, to the last bit."""
+    step = step_of(plan_of(2, 2, 2, 2), keep_gradients())
+    _, metrics = step.run([row._replace(advantage=0.0) for row in rows()])
+    assert metrics["grad_norm"] == 0.0
+    assert metrics["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("advantage", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_nothing_and_says_so(advantage: float) -> None:
+    """Parameters, moments and the count of updates stay; the next finite step is the first."""
+    step = step_of(plan_of(2, 2, 2, 2))
+    before = flat(step.state)
+    spoiled = [rows()[0]._replace(advantage=advantage), *rows()[1:]]
+    _, metrics = step.run(spoiled)
+    assert metrics["finite"] == 0.0
+    after = flat(step.state)
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(after[name], value) for name, value in before.items())
+    _, metrics = step.run()
+    assert (metrics["finite"], int(step.state.step)) == (1.0, 1)
+
+
+def test_old_log_probabilities_turn_on_ratio_clip_and_divergence() -> None:
+    """With ratios of 1.5 everywhere, the clip takes over where the advantage is positive; k3 = 0.5 - ln 1.5."""
+    step = step_of(plan_of(2, 2, 2, 2), keep_gradients())
+    batch, seen = step.batch(), []
+    for advantage in (1.0, -1.0):
+        given = [row._replace(advantage=advantage) for row in rows()]
+        logprobs = logprobs_of(step, batch)
+        _, metrics = step.run(given, old_logprobs=logprobs - jnp.log(1.5))
+        assert metrics["kl_old"] == pytest.approx(0.5 - np.log(1.5), rel=1e-4)
+        seen.append((metrics["loss"], metrics["clip_share"], metrics["grad_norm"] > 0))
+    assert seen == [(pytest.approx(-1.2), 1.0, False), (pytest.approx(1.5, rel=1e-5), 0.0, True)]
+
+
+def logprobs_of(step: Step, batch: TrainBatch) -> jax.Array:
+    """Log-probabilities of the completion tokens, from the whole softmax."""
+    tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
+    valid = batch.valid.reshape(tokens.shape)
+    places = jnp.maximum(jnp.cumsum(valid, -1, dtype=jnp.int32) - 1, 0)
+    params = step.state.params
+    hidden = hidden_states(params, MODEL, tokens, places, valid, mesh=None, compute_dtype=jnp.float32)
+    table = jax.nn.log_softmax(hidden[:, PROMPT - 1 : -1] @ head(params).T / TEMPERATURE)
+    return jnp.take_along_axis(table, tokens[:, PROMPT:, None], -1)[..., 0].reshape(batch.loss_mask.shape)
+
+
+def test_state_is_given_up_and_repeated_shapes_compile_once() -> None:
+    """Three steps on different rows use one program, and the buffers of the old state are gone after each."""
+    step = step_of(plan_of(2, 2, 2, 2))
+    for seed in range(3):
+        old = jax.tree.leaves(step.state)
+        step.run(rows(seed))
+        assert all(leaf.is_deleted() for leaf in old)
+    assert step.update._cache_size() == 1
+    assert int(step.state.step) == 3
+
+
+def test_bfloat16_compute_follows_float32(whole: tuple[Any, Any]) -> None:
+    """In bfloat16 compute, loss and gradient norm are those of float32 within bfloat16's rounding."""
+    # jax.nn.dot_product_attention itself promotes bfloat16 scores to float32.
+    with jax.numpy_dtype_promotion("standard"):
+        _, metrics = step_of(plan_of(2, 2, 2, 2), compute_dtype=jnp.bfloat16).run()
+    for name in ("loss", "grad_norm", "entropy"):
+        assert metrics[name] == pytest.approx(whole[1][name], rel=0.03), name
+
+
+def test_bfloat16_parameters_keep_float32_moments() -> None:
+    """Weights may be bfloat16: the moments of the optimizer and the gradient stay float32."""
+    step = step_of(plan_of(1, 2, 1, 2), params_dtype=jnp.bfloat16)
+    before = flat(step.state.params)
+    after, metrics = step.run()
+    assert metrics["finite"] == 1.0
+    assert {leaf.dtype for leaf in after.values()} == {jnp.dtype("bfloat16")}
+    floats = [leaf.dtype for leaf in jax.tree.leaves(step.state.opt_state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert set(floats) == {jnp.dtype("float32")}
+    assert any((after[name] != before[name]).any() for name in before)

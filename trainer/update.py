@@ -1,0 +1,310 @@
+"""Station 9, the step: one optimizer step on the completions of one training step, compiled once per batch shape.
+
+In: `TrainState` (given up: its buffers are reused) and `TrainBatch`. Out: the next `TrainState` and scalar metrics.
+It refuses to know where completions and advantages came from, and what is done about a step that was not finite.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, PartitionSpec
+
+from trainer.arrays.logprobs import token_logprobs
+from trainer.contract.batch import BatchPlan
+from trainer.contract.run import Algorithm
+from trainer.contract.runner import OptimizerConfig
+from trainer.grpo.losses import aggregate, clipped_policy_loss, divergence, log_ratio
+from trainer.mesh import DATA, replicated, rows_to_global
+from trainer.model.config import ModelConfig
+from trainer.model.decoder import Params, head, hidden_states
+from trainer.model.sharding import constrain
+
+TOKENS_PER_CHUNK = 512
+"""Tokens whose logits a device holds at once: in float32 over a vocabulary of 152k, 311 MB."""
+
+
+class TrainState(NamedTuple):
+    """All that one update hands to the next. `step` (int32) counts the updates that were applied."""
+
+    params: Params
+    opt_state: optax.OptState
+    step: jax.Array
+
+
+class TrainRow(NamedTuple):
+    """One completion: token ids (with the stop token, if it ended), advantage, and whether its tokens enter the loss.
+
+    A prompt has at least one token: the first completion token is predicted from its last.
+    """
+
+    prompt: Sequence[int]
+    completion: Sequence[int]
+    advantage: float
+    trained: bool = True
+
+
+class TrainBatch(NamedTuple):
+    """One training step's rows, as global arrays [micro_step, row, ...] with the rows over the data shards.
+
+    A row of `tokens` (int32) is a prompt padded on the left and a completion padded on the right, so that completions
+    begin at one place and their states are a plain slice. `valid` (bool) marks real tokens. `loss_mask` (bool),
+    [micro_step, row, completion token], marks those that are trained on: its width is the completion bucket.
+    `old_logprobs` (float32), shaped like it, are those of the policy that the ratio is taken to; None: of this one.
+    """
+
+    tokens: jax.Array
+    valid: jax.Array
+    loss_mask: jax.Array
+    advantages: jax.Array
+    old_logprobs: jax.Array | None = None
+
+
+Metrics = dict[str, jax.Array]
+Update = Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]
+
+
+class Optimizer(NamedTuple):
+    """`transform` turns gradients into changes; `learning_rate` tells the rate of update number n, counted from 0."""
+
+    transform: optax.GradientTransformation
+    learning_rate: Callable[[jax.Array], jax.Array]
+
+
+class _Sums(NamedTuple):
+    """What adds up over micro-steps; `loss` over `weight` is the loss, the others are measured per token."""
+
+    loss: jax.Array
+    weight: jax.Array
+    tokens: jax.Array
+    entropy: jax.Array
+    clipped: jax.Array
+    divergence: jax.Array
+
+    @classmethod
+    def nothing(cls) -> "_Sums":
+        amount, count = jnp.float32(0.0), jnp.int32(0)
+        return cls(amount, amount, count, amount, count, amount)
+
+
+def build_train_batch(
+    rows: Sequence[TrainRow], plan: BatchPlan, mesh: Mesh, *, pad_id: int, prompt_bucket: int, completion_bucket: int
+) -> TrainBatch:
+    """Lay this process's `rows` (`plan.sequences_per_process`, in local order) out for its data shards.
+
+    Each shard's share of the rows is cut into the micro-steps, so a micro-step is a slice that moves nothing. The
+    buckets are lengths in tokens, the same on every process; no prompt or completion may be longer.
+    """
+    width = prompt_bucket + completion_bucket
+    tokens = np.full((len(rows), width), pad_id, np.int32)
+    valid = np.zeros((len(rows), width), bool)
+    for place, row in enumerate(rows):
+        span = slice(prompt_bucket - len(row.prompt), prompt_bucket + len(row.completion))
+        tokens[place, span] = (*row.prompt, *row.completion)
+        valid[place, span] = True
+    trained = np.array([row.trained for row in rows])
+    advantages = np.array([row.advantage for row in rows], np.float32)
+    local = (tokens, valid, valid[:, prompt_bucket:] & trained[:, None], advantages)
+    order = micro_step_order(plan)
+    return TrainBatch(*(rows_to_global(mesh, array[order], row_axis=1) for array in local))
+
+
+def micro_step_order(plan: BatchPlan) -> np.ndarray:
+    """[micro_step, row of the micro-step] -> place of the row in its process's local order."""
+    shards = plan.devices_per_process // plan.mesh.tp
+    places = np.arange(plan.sequences_per_process).reshape(shards, plan.micro_steps, -1)
+    return places.swapaxes(0, 1).reshape(plan.micro_steps, -1)
+
+
+def make_optimizer(config: OptimizerConfig, updates: int) -> Optimizer:
+    """The optimizer of a run of `updates` optimizer steps (a micro-step is none), warm-up included.
+
+    Norm clipping comes first. Weight decay is decoupled and spares norms and biases, as in Hugging Face's Trainer.
+    """
+    rate = partial(_learning_rate, config, updates)
+    decay, mask = config.weight_decay, _is_matrix
+    rules = {
+        "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=mask),
+        "lion": lambda: optax.lion(rate, weight_decay=decay, mask=mask),
+        "sgd": lambda: optax.chain(optax.add_decayed_weights(decay, mask=mask), optax.sgd(rate)),
+    }
+    clip = optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm)
+    return Optimizer(optax.chain(clip, rules[config.name]()), rate)
+
+
+def _learning_rate(config: OptimizerConfig, updates: int, update: jax.Array) -> jax.Array:
+    """Warm-up reaches the full rate at update `warmup_steps`, and the decay reaches 0 only after the last update.
+
+    So no update is lost to a rate of 0, neither the first nor the last.
+    """
+    done = update.astype(jnp.float32)
+    rise = jnp.minimum((done + 1.0) / max(config.warmup_steps, 1), 1.0)
+    passed = jnp.clip((done - config.warmup_steps) / max(updates - config.warmup_steps, 1), 0.0, 1.0)
+    fall: dict[str, Any] = {"constant": 1.0, "linear": 1.0 - passed, "cosine": (1.0 + jnp.cos(jnp.pi * passed)) / 2.0}
+    rate: jax.Array = config.learning_rate * rise * fall[config.schedule]
+    return rate
+
+
+def _is_matrix(params: Params) -> Any:
+    whole = {name: leaf for name, leaf in params.items() if name != "layers"}
+    # Weights of the layers are stacked: a layer's vector has two axes there.
+    stacked = {"layers": jax.tree.map(lambda leaf: leaf.ndim > 2, params["layers"])}
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, whole) | stacked
+
+
+def init_state(params: Params, optimizer: Optimizer, mesh: Mesh) -> TrainState:
+    """The state before the first update. The optimizer's moments are float32 and split over devices like `params`."""
+    init = partial(_initial_moments, optimizer)
+    shardings = optax.tree.map_params(
+        optimizer.transform.init,
+        lambda _, param: param.sharding,
+        jax.eval_shape(init, params),
+        params,
+        transform_non_params=lambda _: replicated(mesh),
+    )
+    step = jax.device_put(np.int32(0), replicated(mesh))
+    return TrainState(params, jax.jit(init, out_shardings=shardings)(params), step)
+
+
+def _initial_moments(optimizer: Optimizer, params: Params) -> optax.OptState:
+    return optimizer.transform.init(_in_float32(params))
+
+
+def make_update(
+    config: ModelConfig,
+    mesh: Mesh,
+    optimizer: Optimizer,
+    like: TrainState,
+    *,
+    algorithm: Algorithm,
+    temperature: float,
+    longest: int,
+    compute_dtype: Any,
+    remat: Literal["none", "layer"],
+) -> Update:
+    """The compiled update. `like` is a state (or its shapes with shardings): what comes out is laid out like it.
+
+    `longest` is the longest completion that the run allows. The gradient is summed over micro-steps in float32 and
+    divided once, by the weight of the whole batch over all processes. A step whose loss or gradient is not finite
+    changes nothing and says so in `finite`. Metrics, all scalars: loss, entropy (nats per completion token),
+    grad_norm (before clipping), clip_share, completion_tokens, learning_rate, finite, and, where the batch has old
+    log-probabilities, kl_old: the k3 estimate of KL(old ‖ new).
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+
+    def micro_loss(params: Params, batch: TrainBatch) -> tuple[jax.Array, _Sums]:
+        hidden = hidden_states(
+            params,
+            config,
+            batch.tokens,
+            jnp.maximum(jnp.cumsum(batch.valid, axis=-1, dtype=jnp.int32) - 1, 0),
+            batch.valid,
+            mesh=mesh,
+            compute_dtype=compute_dtype,
+            remat=remat,
+        )
+        sums = _loss_sums(*_score(hidden, params, batch, mesh, temperature), batch, algorithm, longest)
+        return sums.loss, sums
+
+    def update(state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
+        gradients, sums = _accumulate(micro_loss, state.params, batch, shardings.params)
+        metrics = _metrics(gradients, sums, optimizer.learning_rate(state.step), batch.old_logprobs is not None)
+        proposed = _apply(optimizer, state, gradients)
+        kept = jax.tree.map(lambda new, old: jnp.where(metrics["finite"], new, old), proposed, state)
+        return kept, metrics
+
+    return jax.jit(update, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+
+
+def _score(
+    hidden: jax.Array, params: Params, batch: TrainBatch, mesh: Mesh, temperature: float
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability and entropy of the completion tokens; states of the prompt never meet the head."""
+    start = batch.tokens.shape[-1] - batch.loss_mask.shape[-1]
+    rows = -(-batch.tokens.shape[0] // (mesh.shape["dp"] * mesh.shape["fsdp"]))
+    score = partial(token_logprobs, temperature=temperature, chunk=max(TOKENS_PER_CHUNK // rows, 1))
+
+    def score_shard(hidden: jax.Array, matrix: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Each shard sums its own gradient of the head over its chunks; the shards add theirs up once, here.
+        return score(hidden, jax.lax.pcast(matrix, DATA, to="varying"), targets)
+
+    over_shards, everywhere = PartitionSpec(DATA), PartitionSpec()
+    score_rows = jax.shard_map(
+        score_shard,
+        mesh=mesh,
+        in_specs=(over_shards, everywhere, over_shards),
+        out_specs=(over_shards, over_shards),
+        axis_names=set(DATA),
+    )
+    matrix = constrain(head(params).astype(hidden.dtype), mesh, "tp", None)
+    return score_rows(hidden[:, start - 1 : -1], matrix, batch.tokens[:, start:])
+
+
+def _loss_sums(logprobs: jax.Array, entropy: jax.Array, batch: TrainBatch, algorithm: Algorithm, longest: int) -> _Sums:
+    mask = batch.loss_mask
+    old = jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
+    ratio = log_ratio(logprobs, old, mask)
+    losses, clipped = clipped_policy_loss(
+        ratio, batch.advantages, epsilon_low=algorithm.epsilon_low, epsilon_high=algorithm.epsilon_high
+    )
+    loss, weight = aggregate(losses, mask, algorithm.aggregation, longest=longest)
+    return _Sums(
+        loss=loss,
+        weight=weight,
+        tokens=mask.sum(dtype=jnp.int32),
+        entropy=jnp.where(mask, entropy, 0.0).sum(),
+        clipped=(clipped & mask).sum(dtype=jnp.int32),
+        divergence=divergence(jax.lax.stop_gradient(ratio), "k3").sum(),
+    )
+
+
+def _accumulate(
+    micro_loss: Callable[[Params, TrainBatch], tuple[jax.Array, _Sums]],
+    params: Params,
+    batch: TrainBatch,
+    shardings: Any,
+) -> tuple[Params, _Sums]:
+    """Gradient of the loss of the whole batch, float32, and the sums over its micro-steps."""
+    differentiate = jax.grad(micro_loss, has_aux=True)
+
+    def add(total: tuple[Params, _Sums], micro: TrainBatch) -> tuple[tuple[Params, _Sums], None]:
+        gradients, sums = differentiate(params, micro)
+        gradients = jax.lax.with_sharding_constraint(_in_float32(gradients), shardings)
+        return jax.tree.map(jnp.add, total, (gradients, sums)), None
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
+    start = (jax.lax.with_sharding_constraint(zeros, shardings), _Sums.nothing())
+    (gradients, sums), _ = jax.lax.scan(add, start, batch)
+    return jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.weight, 1.0), gradients), sums
+
+
+def _metrics(gradients: Params, sums: _Sums, learning_rate: jax.Array, has_old: bool) -> Metrics:
+    tokens = jnp.maximum(sums.tokens.astype(jnp.float32), 1.0)
+    loss, grad_norm = sums.loss / jnp.maximum(sums.weight, 1.0), optax.tree.norm(gradients)
+    measured = {"kl_old": sums.divergence / tokens} if has_old else {}
+    return measured | {
+        "loss": loss,
+        "entropy": sums.entropy / tokens,
+        "grad_norm": grad_norm,
+        "clip_share": sums.clipped.astype(jnp.float32) / tokens,
+        "completion_tokens": sums.tokens,
+        "learning_rate": learning_rate,
+        "finite": jnp.isfinite(loss) & jnp.isfinite(grad_norm),
+    }
+
+
+def _apply(optimizer: Optimizer, state: TrainState, gradients: Params) -> TrainState:
+    params = _in_float32(state.params)
+    # optax mixes integers and floats, which the strict promotion of our tests refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        changes, opt_state = optimizer.transform.update(gradients, state.opt_state, params)
+    changed = jax.tree.map(lambda old, now, change: (now + change).astype(old.dtype), state.params, params, changes)
+    return TrainState(changed, opt_state, state.step + 1)
+
+
+def _in_float32(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
