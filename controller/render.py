@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
 from controller import names, podspec
 from controller.grpojob import GRPOJob
@@ -183,6 +183,8 @@ def yaml_scalar(value: Any) -> str:
     No manifest holds either: a null is a value forgotten, and YAML reads 1e-06 as text. JSON writes a character beyond
     the first plane as two surrogates, which YAML would keep apart: it has an escape of eight digits for them.
     """
+    if isinstance(value, Undefined):
+        str(value)  # raises, with the name that is missing
     if _holds_unprintable(value):
         raise ValueError(f"a template prints null or a float: {value!r}")
     return re.sub(r"\\u(d[89ab]..)\\u(d[c-f]..)", _one_character, json.dumps(value))

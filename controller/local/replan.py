@@ -11,4 +11,4 @@ def replan(job: GRPOJob, was: Resolved, processes: int | None, devices_per_proce
     hosts = processes or was.run.batch.processes
     devices = devices_per_process or was.run.batch.devices_per_process
     spec = job.spec.model_copy(update={"tpu": None, "cpu": CpuSpec(hosts=hosts, devices_per_host=devices)})
-    return resolve(replace(job, spec=spec))
+    return resolve(replace(job, spec=spec), one_machine=True)

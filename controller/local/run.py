@@ -21,7 +21,7 @@ import trainer
 from controller import podspec
 from controller.local.attempt import Events, Launch, Signalled, run_attempt
 from controller.local.pods import LocalError, Objects, Pod, environment_of, expand, on_loopback, pods_of
-from controller.local.sandbox import Mounts, mount_volumes, objects_of, shared_volumes
+from controller.local.sandbox import Mounts, mount_volumes, objects_of, shared_folders
 from controller.local.verdict import Ending, Verdict, explain, has_cause, judge
 from controller.render import Manifests, render
 from controller.resolve import Resolved
@@ -94,7 +94,7 @@ def run_manifests(
         for attempt in range(restarts + 1):
             launches, grace_seconds = _prepare(manifests, attempt, machine, objects, Path(folder), code)
             if attempt == 0:
-                _introduce(manifests, note)
+                _introduce(manifests, machine, note)
             endings, interrupted = run_attempt(launches, events, _printer(machine, launches), note, grace_seconds)
             verdict = judge(endings, interrupted)
             _report(verdict, endings, note)
@@ -196,15 +196,15 @@ def _signals_as_events(events: Events) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _introduce(manifests: Manifests, note: Callable[[str], None]) -> None:
+def _introduce(manifests: Manifests, machine: Machine, note: Callable[[str], None]) -> None:
     pods = pods_of(manifests.job_set, attempt=0)
     values = {variable["name"]: variable.get("value") for variable in pods[0].container["env"]}
     name = manifests.job_set["metadata"]["name"]
     note(f"{name}, run {values[process.ENV_RUN_ID]}: {len(pods)} process(es) on this machine")
     if "tpu" in (values["JAX_PLATFORMS"] or ""):
         note("the job asks for TPUs; here its processes use JAX's CPU devices, as many as a host's TPU has")
-    for volume in shared_volumes(pods):
-        note(f"volume {volume} is the folder volumes/{volume} here")
+    for volume, folder in shared_folders(pods[0], machine.working_folder).items():
+        note(f"volume {volume} is the folder {folder} here")
 
 
 def _report(verdict: Verdict, endings: Sequence[Ending], note: Callable[[str], None]) -> None:

@@ -6,7 +6,7 @@ is `volumes/NAME` below the working folder, and the pod's own working folder is 
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,19 +86,28 @@ def mount_volumes(pod: Pod, objects: Objects, sandbox: Path, working_folder: Pat
         elif code is not None and mount["name"] == podspec.CODE_VOLUME:
             folders[path] = str(code.resolve())
         else:
-            folder = _folder(volumes[mount["name"]], objects, sandbox, working_folder)
+            volume = volumes[mount["name"]]
+            shared = _is_shared(volume)
+            folder = _shared(path, volume, working_folder) if shared else _filled(volume, objects, sandbox)
+            folder.mkdir(parents=True, exist_ok=True)
             folders[path] = str(folder / mount["subPath"]) if "subPath" in mount else str(folder)
     mounts = Mounts.of(folders)
     _localise_run_config(mounts)
     return mounts
 
 
-def _folder(volume: Mapping[str, Any], objects: Objects, sandbox: Path, working_folder: Path) -> Path:
+def _is_shared(volume: Mapping[str, Any]) -> bool:
+    return any(source in volume for source in SHARED_SOURCES)
+
+
+def _shared(mount_path: str, volume: Mapping[str, Any], working_folder: Path) -> Path:
+    """Below the pod's working folder it keeps its place, so that a relative path means the same."""
+    inside = mount_path.removeprefix(names.WORKING_FOLDER + "/")
+    return working_folder / (inside if inside != mount_path else f"{SHARED_FOLDER}/{volume['name']}")
+
+
+def _filled(volume: Mapping[str, Any], objects: Objects, sandbox: Path) -> Path:
     name: str = volume["name"]
-    if any(source in volume for source in SHARED_SOURCES):
-        folder = working_folder / SHARED_FOLDER / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
     folder = sandbox / SHARED_FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     if "emptyDir" not in volume:
@@ -139,6 +148,8 @@ def _localise_run_config(mounts: Mounts) -> None:
     run_config.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def shared_volumes(pods: Sequence[Pod]) -> tuple[str, ...]:
-    """Names of the volumes that a cluster would bring along and that are folders below the working folder here."""
-    return tuple(v["name"] for v in pods[0].spec.get("volumes", []) if any(source in v for source in SHARED_SOURCES))
+def shared_folders(pod: Pod, working_folder: Path) -> dict[str, Path]:
+    """Where the volumes lie that a cluster would bring along, by name."""
+    volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", []) if _is_shared(volume)}
+    mounts = [mount for mount in pod.container.get("volumeMounts", []) if mount["name"] in volumes]
+    return {mount["name"]: _shared(mount["mountPath"], volumes[mount["name"]], working_folder) for mount in mounts}
