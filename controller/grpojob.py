@@ -4,11 +4,15 @@
 It knows no slice, no batch arithmetic and no cluster: what a value means together with others is station 2.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import copy
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
+from controller import names
 from controller.podtypes import (
     MAX_ITEMS,
     AnnotationValue,
@@ -25,12 +29,12 @@ from controller.podtypes import (
     Volume,
     VolumeMount,
 )
-from trainer.contract.runner import Section, Text
-from trainer.contract.violations import Violation
+from trainer.contract.documents import Document, load_documents
+from trainer.contract.reading import Tree, known_keys, nearest_key, read_tree
+from trainer.contract.runner import ParsedRunner, RunnerConfig, Section, Text, parse_runner
+from trainer.contract.violations import Spelling, Violation, shown
 
-if TYPE_CHECKING:
-    from trainer.contract.runner import ParsedRunner
-
+Model = TypeVar("Model", bound=BaseModel)
 Seconds = Annotated[int, Field(gt=0, le=31_536_000)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 Annotations = Annotated[dict[LabelKey, AnnotationValue], Field(max_length=64)]
@@ -115,24 +119,236 @@ class ClusterSpec(Section):
 
 
 class Metadata(Section):
-    """What the road needs of a Kubernetes object's metadata; what the API server adds is let through."""
+    """What the road needs of a Kubernetes object's metadata, and what the API server adds to it."""
 
     name: Text
     namespace: DnsLabel | None = None
     labels: Labels = Field(default_factory=dict)
     annotations: Annotations = Field(default_factory=dict)
     uid: Text | None = None
+    resource_version: Any = None
+    generation: Any = None
+    creation_timestamp: Any = None
+    deletion_timestamp: Any = None
+    deletion_grace_period_seconds: Any = None
+    finalizers: Any = None
+    owner_references: Any = None
+    managed_fields: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class GRPOJob:
-    """One job as read. A refused key keeps its default; its dotted snake_case path is in `unknown`, so that no later
-    rule draws conclusions from it. `runner` is the runner's tree, `spec` the cluster's part.
+    """One job as read. `runner` is the runner's tree, `spec` the cluster's part.
+
+    A refused key keeps its default, or a placeholder where it has none; its dotted snake_case path is in `refused`, so
+    that no later rule draws conclusions from it. `violations` are those of reading, in the order of the schema, without
+    those of `runner`, which come between the metadata's and the cluster's.
     """
 
     metadata: Metadata
+    runner: ParsedRunner
     spec: ClusterSpec
-    runner: "ParsedRunner"
-    unknown: frozenset[str]
+    refused: frozenset[str]
     violations: tuple[Violation, ...]
-    document: dict[str, Any]
+    origins: Mapping[str, str]
+
+    def knows(self, path: str) -> bool:
+        """Whether a path of the cluster's part, `tpu.topology`, was accepted, and all above it."""
+        parts = path.split(".")
+        return not any(".".join(parts[: depth + 1]) in self.refused for depth in range(len(parts)))
+
+    def gives(self, field: str) -> bool:
+        """Whether a section of the cluster's part was written, well or not."""
+        return getattr(self.spec, field) is not None or field in self.refused
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDocument:
+    """One YAML document: a job, or why it is none; `other` is an object of another kind, which is let through."""
+
+    index: int
+    name: str | None
+    job: GRPOJob | None
+    other: Mapping[str, Any] | None
+    violations: tuple[Violation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One `--set`: a path below `spec` as the user wrote it, its keys and list indices, and the value."""
+
+    path: str
+    keys: tuple[str | int, ...]
+    value: Any
+
+    @property
+    def dotted(self) -> str:
+        """The path as violations tell it: `rewards[0].weight`."""
+        return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys).lstrip(".")
+
+
+TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
+PLACEHOLDER = "unknown"
+REASONS = {
+    "metadata.generateName": "is not used: a run folder needs a name that stays; give metadata.name",
+    "spec.volumes.hostPath": (
+        "would tie the run to one node and open the node to it; use persistentVolumeClaim, nfs or csi"
+    ),
+    "spec.template": "is no key of a GRPOJob: a pod's settings are keys of spec (env, resources, volumes); move them",
+    "spec.command": "is no key of a GRPOJob: the command is the trainer's own; remove it",
+    "spec.args": "is no key of a GRPOJob: the arguments are the trainer's own; remove it",
+    "spec.hostNetwork": "belongs to the slices; write it below spec.tpu",
+}
+"""Keys that one may expect here, each refused with a reason of its own."""
+
+
+def read_jobs(text: str, source: str, overrides: Iterable[Override] = ()) -> list[ReadDocument]:
+    """Every document of a YAML text, in order, empty ones left out. `source` names the file in errors; never raises."""
+    overrides = tuple(overrides)
+    documents = [
+        document for document in load_documents(text, source) if document.data is not None or document.violations
+    ]
+    read = [_read_document(document, overrides) for document in documents]
+    if all(document.other is not None for document in read):
+        message = f"{source} holds no {names.KIND}; `grpoctl init` writes one"
+        read.append(ReadDocument(len(read), None, None, None, (Violation("required", "", None, message),)))
+    return read
+
+
+def _read_document(document: Document, overrides: tuple[Override, ...]) -> ReadDocument:
+    data = document.data
+    if document.violations:
+        return ReadDocument(document.index, None, None, None, document.violations)
+    if not isinstance(data, Mapping):
+        message = f"{shown(data)} must be a mapping with apiVersion, kind, metadata and spec; write `key: value` lines"
+        return ReadDocument(document.index, None, None, None, (Violation("type", "", data, message),))
+    name = _name_of(data)
+    if _is_other(data):
+        return ReadDocument(document.index, name, None, data, ())
+    data, faults = _lay_over(data, overrides)
+    job = read_job(data, {override.dotted: "--set" for override in overrides})
+    return ReadDocument(document.index, name, replace(job, violations=(*faults, *job.violations)), None, ())
+
+
+def _name_of(data: Mapping[Any, Any]) -> str | None:
+    metadata = data.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def _is_other(data: Mapping[Any, Any]) -> bool:
+    """An object of another API in the same file, such as the ConfigMap of `spec.code`."""
+    version, kind = data.get("apiVersion"), data.get("kind")
+    ours = kind == names.KIND or str(version).startswith(names.API_GROUP)
+    return isinstance(version, str) and isinstance(kind, str) and not ours
+
+
+def read_job(data: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> GRPOJob:
+    """One GRPOJob object, as a file or the API server holds it; `origins` names what did not come from there."""
+    spec = data.get("spec")
+    keys = known_keys(ClusterSpec, Spelling.GRPOJOB)
+    clusters, runners = {}, spec
+    if isinstance(spec, Mapping):
+        clusters = {key: value for key, value in spec.items() if key in keys}
+        runners = {key: value for key, value in spec.items() if key not in keys}
+    metadata, cluster = _read_section(Metadata, data.get("metadata")), _read_section(ClusterSpec, clusters)
+    runner = parse_runner(runners, Spelling.GRPOJOB, origins, also_known=keys)
+    refused = cluster.refused | {f"metadata.{path}" for path in metadata.refused}
+    if spec is not None and not isinstance(spec, Mapping):
+        refused |= set(ClusterSpec.model_fields)
+    return GRPOJob(
+        metadata=metadata.value or Metadata(name=PLACEHOLDER),
+        runner=replace(runner, violations=tuple(_reasoned(violation) for violation in runner.violations)),
+        spec=cluster.value or ClusterSpec(),
+        refused=refused,
+        violations=(
+            *_read_head(data),
+            *(_reasoned(_of_metadata(violation)) for violation in metadata.violations),
+            *(_reasoned(violation) for violation in cluster.violations),
+        ),
+        origins=dict(origins or {}),
+    )
+
+
+def _read_head(data: Mapping[str, Any]) -> Iterator[Violation]:
+    for key, expected in (("apiVersion", names.API_VERSION), ("kind", names.KIND)):
+        value = data.get(key)
+        if value is None:
+            yield Violation("required", key, None, f"is required; write {key}: {expected}")
+        elif value != expected:
+            yield Violation("range", key, value, f"{shown(value)} must be {expected}; write {key}: {expected}")
+    for key in data:
+        if key not in TOP_LEVEL:
+            near = nearest_key(str(key), TOP_LEVEL) or (f"spec.{key}" if _belongs_to_spec(key) else None)
+            fix = f"did you mean {near}?" if near else f"the keys here are {', '.join(TOP_LEVEL)}"
+            yield Violation("unknown-key", str(key), data[key], f"is not a key of a {names.KIND}; {fix}")
+
+
+def _belongs_to_spec(key: Any) -> bool:
+    return any(key in known_keys(model, Spelling.GRPOJOB) for model in (RunnerConfig, ClusterSpec))
+
+
+def _read_section(model: type[Model], data: Any) -> Tree[Model]:
+    """As `read_tree`, with placeholders for required fields that were left out or refused: the rest is read."""
+    tree = read_tree(model, data, Spelling.GRPOJOB)
+    if tree.value is not None or not isinstance(data, Mapping | None):
+        return tree
+    filled, refused = copy.deepcopy(dict(data or {})), set(tree.refused)
+    for violation in tree.violations:
+        _put(filled, _keys_of(violation.path), PLACEHOLDER)
+        refused.add(re.sub(r"\[.*", "", _to_snake(violation.path.removeprefix("spec."))))
+    return replace(read_tree(model, filled, Spelling.GRPOJOB), refused=frozenset(refused), violations=tree.violations)
+
+
+def _to_snake(path: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])[A-Z]", lambda letter: f"_{letter[0].lower()}", path)
+
+
+def _keys_of(path: str) -> tuple[str | int, ...]:
+    """`spec.env[0].name` below spec: env, 0, name."""
+    parts = re.findall(r"[^.\[\]]+", path.removeprefix("spec."))
+    return tuple(int(part) if part.isdigit() else part for part in parts)
+
+
+def _of_metadata(violation: Violation) -> Violation:
+    """The contract speaks of `spec`; the metadata stands beside it."""
+    message = violation.message.replace("a key of spec", "a key of metadata")
+    return replace(violation, path="metadata" + violation.path.removeprefix("spec"), message=message)
+
+
+def _reasoned(violation: Violation) -> Violation:
+    reason = REASONS.get(re.sub(r"\[\d+\]", "", violation.path))
+    return replace(violation, message=reason) if reason and violation.rule == "unknown-key" else violation
+
+
+def _lay_over(data: Mapping[str, Any], overrides: Iterable[Override]) -> tuple[dict[str, Any], list[Violation]]:
+    """The document with each `--set` laid over it, and those that found no place."""
+    laid, faults = copy.deepcopy(dict(data)), []
+    if laid.get("spec") is None:
+        laid["spec"] = {}
+    for override in overrides:
+        if not _put(laid["spec"], override.keys, override.value):
+            message = (
+                f"{shown(override.value)} has no place here: a part of the path is neither a mapping nor such a list"
+            )
+            path = f"spec.{override.dotted}"
+            faults.append(Violation("type", path, override.value, f"{message}; set that part (from --set)"))
+    return laid, faults
+
+
+def _put(tree: Any, keys: tuple[str | int, ...], value: Any) -> bool:
+    """Put a value at a path of nested mappings and lists, making mappings on the way; False where that cannot be."""
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(key, int):
+            if not isinstance(tree, list) or key >= len(tree):
+                return False
+        elif not isinstance(tree, dict):
+            return False
+        elif not last and tree.get(key) is None:
+            tree[key] = {}
+        if last:
+            tree[key] = value
+            return True
+        tree = tree[key]
+    return False

@@ -13,6 +13,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
+from trainer.contract.violations import shown
+
 REQUESTED_SHARE = 0.8
 """Of a VM's CPU and memory. GKE keeps about a tenth of the smallest TPU machine (48 GiB: 4.6 GiB) for the system
 (https://cloud.google.com/kubernetes-engine/docs/concepts/plan-node-sizes); the rest is left to daemon sets."""
@@ -127,6 +129,15 @@ def slice_doubts(found: TpuSlice) -> tuple[str, ...]:
     return tuple(doubts)
 
 
+def multi_host_topology(found: TpuSlice) -> str | None:
+    """The smallest topology of the same accelerator, on the same or a larger machine, that is several hosts."""
+    for topology in topologies(found.accelerator):
+        other = find_slice(found.accelerator, topology, None)
+        if isinstance(other, TpuSlice) and other.hosts > 1 and other.chips > found.chips:
+            return topology
+    return None
+
+
 def topologies(accelerator: str) -> tuple[str, ...]:
     """Every valid topology of an accelerator, by chips."""
     family = _catalogue()["accelerators"][accelerator]
@@ -163,7 +174,7 @@ def _by_chips(topology: str) -> tuple[int, tuple[int, ...]]:
 
 def _unknown_accelerator(accelerator: str) -> str:
     near = _of_generation(accelerator) or difflib.get_close_matches(accelerator, accelerators(), n=1)
-    return f"{accelerator} is no TPU accelerator of GKE; use {_either(near or accelerators())}"
+    return f"{shown(accelerator)} is no TPU accelerator of GKE; use {_either(near or accelerators())}"
 
 
 def _of_generation(accelerator: str) -> list[str]:
@@ -190,8 +201,9 @@ def _unknown_topology(accelerator: str, family: Mapping[str, Any], topology: str
     axes = _axes(topology)
     known = topologies(accelerator)
     if not axes:
-        return f"{topology} is no topology: write the chips along each axis, such as {known[min(2, len(known) - 1)]}"
-    why = f"{topology} is no topology of {accelerator}"
+        example = known[min(2, len(known) - 1)]
+        return f"{shown(topology)} is no topology; write the chips along each axis, such as {example}"
+    why = f"{shown(topology)} is no topology of {accelerator}"
     if family["dims"] == len(axes) == 3:
         most = family["max_cubes"]
         why += f" (above 2x4x4 the axes are multiples of 4, smallest first, and at most {most} cubes of 4x4x4)"
@@ -232,9 +244,9 @@ def _choice(accelerator: str, topology: str, machine_type: str) -> str:
 
 def _ambiguous(accelerator: str, topology: str, machines: Iterable[str]) -> str:
     choices = _either(_choice(accelerator, topology, name) for name in machines)
-    return f"{topology} of {accelerator} is sold on two machine types; use {choices}"
+    return f"null leaves a choice: {topology} of {accelerator} is sold on two machine types; use {choices}"
 
 
 def _unknown_machine(accelerator: str, topology: str, machine_type: str, machines: Iterable[str]) -> str:
     choices = _either(_choice(accelerator, topology, name) for name in machines)
-    return f"{machine_type} forms no {topology} of {accelerator}; use {choices}"
+    return f"{shown(machine_type)} forms no {topology} of {accelerator}; use {choices}"

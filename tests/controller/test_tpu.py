@@ -139,7 +139,7 @@ def test_a_machine_type_that_does_not_form_the_topology_is_refused() -> None:
     found = find_slice("tpu-v6e-slice", "4x4", "ct6e-standard-8t")
     assert found == NoSuchSlice(
         "machine_type",
-        "ct6e-standard-8t forms no 4x4 of tpu-v6e-slice; use ct6e-standard-4t (4 hosts of 4 chips)",
+        '"ct6e-standard-8t" forms no 4x4 of tpu-v6e-slice; use ct6e-standard-4t (4 hosts of 4 chips)',
     )
 
 

@@ -1,0 +1,67 @@
+"""The command line, `grpoctl`: the road of one job, with an exit after each station.
+
+It names the commands and loads the one that is asked for: `grpoctl validate` pays for nothing that it does not use.
+"""
+
+import os
+from importlib import import_module
+
+import click
+
+from controller import __version__
+
+COMMANDS = {
+    "validate": "check jobs against every rule, offline",
+    "plan": "show what a job resolves to: hosts, devices, batch arithmetic",
+    "render": "print the ConfigMap and JobSet of a job",
+    "run": "run a job's pods as processes of this machine",
+    "init": "write a commented job to start from",
+    "explain": "say what a rule asks for, and why",
+    "rewards": "try a job's rewards without a model",
+    "completion": "print the completion script of a shell",
+}
+
+
+class _Commands(click.Group):
+    """Loads `controller.commands.NAME` when NAME is called; help is made from the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"controller.commands.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+HELP = """GRPO training on Google TPUs from one GRPOJob file.
+
+A job is checked, shown, rendered or run from the same file:
+
+\b
+  grpoctl init job.yaml
+  grpoctl validate job.yaml
+  grpoctl plan job.yaml
+  grpoctl render job.yaml | kubectl apply -f -
+
+Exit codes: 0 done, 1 the job is invalid or has failed, 2 wrong usage.
+"""
+
+
+@click.command(
+    cls=_Commands,
+    help=HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="grpoctl", message="%(prog)s %(version)s")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """The group; its help is above, because click marks paragraphs with a backspace character."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False

@@ -1,0 +1,1 @@
+"""The commands of `grpoctl`, one module each; `documents` reads their files, `report` prints what was found."""
