@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from trainer.contract.run import Sampling
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -56,3 +58,35 @@ def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def sampling_of():
+    """The contract's sampling settings with a longest completion and a temperature."""
+
+    def build(longest: int, temperature: float = 1.0) -> Sampling:
+        return Sampling(
+            global_length=64,
+            max_length_sample=longest,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            min_p=0.0,
+            stop=(),
+        )
+
+    return build
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one entry for every program that XLA compiles while the test runs."""
+    seen: list[str] = []
+
+    def listen(event: str, duration: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)

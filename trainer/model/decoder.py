@@ -112,7 +112,8 @@ def causal_attention(mask: jax.Array) -> Attend:
     visible = jnp.expand_dims(causal, (0, 1)) & jnp.expand_dims(mask, (1, 2))
 
     def attend(queries: jax.Array, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, Any]:
-        attended = jax.nn.dot_product_attention(queries, keys, values, mask=visible)
+        with jax.numpy_dtype_promotion("standard"):  # inside, JAX itself mixes bfloat16 and float32
+            attended = jax.nn.dot_product_attention(queries, keys, values, mask=visible)
         return attended, (keys, values)
 
     return attend

@@ -23,12 +23,14 @@ class Completions(NamedTuple):
     """The local rows in prompt-major order, row = prompt · samples + sample.
 
     `tokens` int32 [row, max_length_sample], pad after the end; `lengths` int32 [row] count the stop token too;
-    `finished` bool [row]: a stop token was sampled, and not the length reached.
+    `finished` bool [row]: a stop token was sampled, and not the length reached. `steps`: tokens that were computed for
+    every row, which is the longest completion of all processes.
     """
 
     tokens: np.ndarray
     lengths: np.ndarray
     finished: np.ndarray
+    steps: int
 
 
 class Rollout:
@@ -88,11 +90,10 @@ class Rollout:
         count = whole_prompts(max(len(prompts), prompts_per_process or 0), samples, self._shards)
         layout = lay_out(count, samples, self._shards)
         work = self._place(layout, prompts, prompt_ids, samples, prompt_bucket)
-        done = self._program(
-            params, work, np.uint32(seed), np.uint32(step), greedy=greedy, one_to_one=layout.one_to_one
-        )
-        tokens, lengths, finished = (_local_rows(array)[: len(prompts) * samples] for array in done)
-        return Completions(tokens, lengths, finished)
+        numbers = np.uint32(seed), np.uint32(step)
+        *rows, steps = self._program(params, work, *numbers, greedy=greedy, one_to_one=layout.one_to_one)
+        tokens, lengths, finished = (_local_rows(array)[: len(prompts) * samples] for array in rows)
+        return Completions(tokens, lengths, finished, int(steps))
 
     def _place(
         self,

@@ -39,6 +39,15 @@ class Work(NamedTuple):
     """bool [block, row]: false for rows that only fill up the shards."""
 
 
+class Done(NamedTuple):
+    """Tokens int32 [row, token], lengths int32 [row], finished bool [row], and how many tokens were computed a row."""
+
+    tokens: jax.Array
+    lengths: jax.Array
+    finished: jax.Array
+    steps: jax.Array
+
+
 class State(NamedTuple):
     """What the loop carries: the first `known` tokens of every row are chosen, and `alive` rows have not ended."""
 
@@ -63,11 +72,9 @@ class Program:
     compute_dtype: Any
     gather_weights: bool
 
-    def __call__(
-        self, params: Params, work: Work, seed: Any, step: Any, *, greedy: bool, one_to_one: bool
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Tokens int32 [row, token], lengths int32 [row], finished bool [row]."""
-        done: tuple[jax.Array, jax.Array, jax.Array] = _complete(self, params, work, seed, step, greedy, one_to_one)
+    def __call__(self, params: Params, work: Work, seed: Any, step: Any, *, greedy: bool, one_to_one: bool) -> Done:
+        """Complete all rows; see `Done`."""
+        done: Done = _complete(self, params, work, seed, step, greedy, one_to_one)
         return done
 
 
@@ -85,7 +92,7 @@ def stages(longest: int) -> list[int]:
 @partial(jax.jit, static_argnums=(0, 5, 6))
 def _complete(
     program: Program, params: Params, work: Work, seed: jax.Array, step: jax.Array, greedy: bool, one_to_one: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> Done:
     config, mesh, dtype = program.config, program.mesh, program.compute_dtype
     weights = weights_for_decoding(params, config, mesh, dtype, whole=program.gather_weights)
     last, prompt = prefill(weights, config, work.tokens, work.lengths, mesh=mesh, dtype=dtype)
@@ -108,7 +115,8 @@ def _complete(
     for room in larger:
         state = state._replace(suffix=grown(state.suffix, room))
         state = jax.lax.while_loop(partial(unfinished, room=room), read_and_take, state)
-    return _by_row(mesh, state.tokens), _by_row(mesh, state.lengths), _by_row(mesh, state.finished)
+    tokens, lengths, finished = (_by_row(mesh, array) for array in (state.tokens, state.lengths, state.finished))
+    return Done(tokens, lengths, finished, state.known)
 
 
 def _start(program: Program, work: Work, suffix: KeysValues) -> State:
