@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -90,3 +92,13 @@ def compilations():
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield seen
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct as a Hugging Face folder, built once into GRPO_TEST_CACHE (or ~/.cache/grpo-operator)."""
+    cache = Path(os.environ.get("GRPO_TEST_CACHE") or Path.home() / ".cache" / "grpo-operator")
+    folder = cache / "smollm2-135m-instruct-0.1.2"
+    if not folder.exists():
+        subprocess.run([sys.executable, str(Path(__file__).with_name("smollm2.py")), str(folder)], check=True)
+    return folder
