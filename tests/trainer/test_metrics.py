@@ -1,0 +1,101 @@
+"""Metrics: statistics worked by hand, one row a step, and the line a person reads."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer.metrics import MetricsFile, group_row, reward_row, statistics
+from trainer.progress import Pace, clock, step_line
+from trainer.watchdog import LOADING_SECONDS, Heartbeat, Watchdog
+
+NAN = math.nan
+
+
+def test_a_replayed_step_replaces_its_row(tmp_path: Path) -> None:
+    """Rows after the step that a run resumes from are forgotten; a row that a kill cut short is no row."""
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    assert file.read() == []
+    for step in (1, 2, 3):
+        file.write({"step": step, "update/loss": step / 2})
+    with (tmp_path / "metrics.jsonl").open("a") as raw:
+        raw.write('{"step": 4, "upda')
+    file.keep_up_to(2)
+    file.write({"step": 3, "update/loss": NAN})
+    assert file.read() == [
+        {"step": 1, "update/loss": 0.5},
+        {"step": 2, "update/loss": 1.0},
+        {"step": 3, "update/loss": None},
+    ]
+
+
+def test_rewards_are_summed_up_over_rows_that_have_one() -> None:
+    """Means leave out missing numbers, faults and unscorable rows are counted, weights are in the total alone."""
+    values = np.array([[1.0, 0.0, NAN, 1.0], [0.5, NAN, NAN, NAN]])
+    failed = np.array([[False] * 4, [False, False, False, True]])
+    row = reward_row(("correct", "mine"), values, failed, np.array([1.25, 0.0, NAN, NAN]))
+    assert row["reward/unscorable"] == 2
+    assert (row["reward/total/mean"], row["reward/total/min"], row["reward/total/max"]) == (0.625, 0.0, 1.25)
+    assert row["reward/total/std"] == pytest.approx(0.625)
+    assert row["reward/correct/mean"] == pytest.approx(2 / 3)
+    assert (row["reward/mine/mean"], row["reward/mine/failed"]) == (0.5, 1)
+
+
+def test_groups_with_equal_rewards_are_counted() -> None:
+    """Of four groups one differs, one is equal, one is equal but for an unscorable row, one has no number at all."""
+    totals = np.array([0.0, 1.0, 1.0, 1.0, 2.0, NAN, NAN, NAN])
+    assert group_row(totals, 2) == {"reward/equal_groups": 0.75}
+    assert math.isnan(statistics("x", np.array([NAN]), "mean")["x/mean"])
+
+
+def test_the_pace_leaves_the_compiling_step_out() -> None:
+    """The remaining time follows the first step only while there is no other, then the last ten."""
+    pace = Pace()
+    assert pace.remaining_seconds(3) is None
+    pace.add(60.0)
+    assert pace.remaining_seconds(3) == 180.0
+    for _ in range(20):
+        pace.add(2.0)
+    assert pace.remaining_seconds(3) == 6.0
+    assert (clock(3725.4), clock(None)) == ("1:02:05", "–")
+
+
+def test_a_step_is_one_line() -> None:
+    """Reward and its parts, loss, gradient, length, tokens per second, the phases and the time that is left."""
+    row = {
+        "step": 12,
+        "reward/total/mean": 0.5125,
+        "reward/correct/mean": 0.41,
+        "reward/unscorable": 0,
+        "update/loss": -0.00124,
+        "update/grad_norm": 0.3141,
+        "length/completion/mean": 213.4,
+        "throughput/completion_tokens_per_s": 4120.4,
+        "time/step_s": 12.13,
+        "time/rollout_s": 9.0,
+        "time/rewards_s": 0.1,
+        "time/update_s": 2.9,
+    }
+    line = step_line(row, 100, ("correct",), 1065.0)
+    assert line == (
+        "step 12/100 | reward 0.512 (correct 0.410) | loss -0.0012 | grad 0.314 | length 213 | 4,120 tok/s "
+        "| 12.1 s (rollout 9.0, rewards 0.1, update 2.9) | ETA 0:17:45"
+    )
+    assert "| 3 unscorable |" in step_line(row | {"reward/unscorable": 3}, 100, ("correct",), None)
+
+
+def test_a_silent_heartbeat_is_a_stall() -> None:
+    """Loading has a deadline of its own; once running, the configured one counts from the last beat."""
+    time = 0.0
+    heartbeat = Heartbeat(now=lambda: time)
+    watchdog = Watchdog(heartbeat, 5.0, on_stall=lambda message: None)
+    time = LOADING_SECONDS - 1
+    assert watchdog.stalled() is None
+    watchdog.running()
+    assert watchdog.stalled() == "no progress for 3599 s (progress_deadline_seconds is 5)"
+    heartbeat.beat()
+    time += 5.0
+    assert watchdog.stalled() is None
+    time += 1.0
+    assert watchdog.stalled() == "no progress for 6 s (progress_deadline_seconds is 5)"

@@ -1,0 +1,91 @@
+"""What a run measured: rows of numbers come in, JSON lines of the run folder go out, one row a step.
+
+Names are flat, `group/thing/statistic`, with the unit at the end where there is one (`time/rollout_s`).
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.contract.batch import BatchPlan
+
+Row = dict[str, float]
+
+
+class MetricsFile:
+    """`metrics.jsonl`. Only one process writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[Row]:
+        """Rows in order of their step. A last line that a killed process cut short is left out."""
+        rows: dict[int, Row] = {}
+        text = self._path.read_text() if self._path.exists() else ""
+        for line in text.splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            rows[row["step"]] = row
+        return [rows[step] for step in sorted(rows)]
+
+    def keep_up_to(self, step: int) -> None:
+        """Forget the rows of later steps, which will be made again."""
+        kept = [row for row in self.read() if row["step"] <= step]
+        if self._path.exists():
+            replacement = self._path.with_suffix(".new")
+            replacement.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            replacement.replace(self._path)
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Append one row; numbers that JSON cannot hold (NaN, infinity) become null."""
+        clean = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps(clean) + "\n")
+
+
+def reward_row(
+    names: tuple[str, ...], values: NDArray[np.float64], failed: NDArray[np.bool_], totals: NDArray[np.float64]
+) -> Row:
+    """Statistics over all rows that have a number: values[reward, row] unweighted, totals[row] weighted."""
+    row: Row = {"reward/unscorable": int(np.isnan(totals).sum())}
+    row |= statistics("reward/total", totals, "mean", "std", "min", "max")
+    for name, given, fault in zip(names, values, failed, strict=True):
+        row |= statistics(f"reward/{name}", given, "mean")
+        row[f"reward/{name}/failed"] = int(fault.sum())
+    return row
+
+
+def statistics(name: str, values: NDArray[np.generic], *wanted: str) -> Row:
+    """`name/mean` and so on, over the finite values; NaN where there are none. `std` is the population's."""
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    return {f"{name}/{what}": float(getattr(np, what)(numbers)) if numbers.size else math.nan for what in wanted}
+
+
+def group_row(totals: NDArray[np.float64], group_size: int) -> Row:
+    """The share of groups that teach nothing, because all their rewards are equal; totals[row], group by group."""
+    groups = totals.reshape(-1, group_size)
+    scored = np.isfinite(groups)
+    low = np.min(np.where(scored, groups, np.inf), axis=1)
+    high = np.max(np.where(scored, groups, -np.inf), axis=1)
+    return {"reward/equal_groups": float(np.mean(~(high > low)))}
+
+
+def batch_row(plan: BatchPlan) -> Row:
+    """The effective batch, which padding may have made larger than the one asked for."""
+    return {
+        "batch/sequences_per_step": plan.sequences_per_step,
+        "batch/prompts_per_step": plan.prompts_per_step,
+        "batch/group_size": plan.group_size,
+        "batch/passes": plan.passes,
+        "batch/micro_steps": plan.micro_steps,
+        "batch/sequences_per_process": plan.sequences_per_process,
+        "batch/processes": plan.processes,
+        "batch/devices": plan.processes * plan.devices_per_process,
+    }

@@ -1,0 +1,100 @@
+"""How far a run is: a ledger for the process that watches over this one, and a line for people after each step."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from trainer.contract.exits import Cause
+
+ENV_LEDGER = "GRPO_LEDGER_FD"
+"""The number of an open file that the supervisor hands to the trainer it starts."""
+
+_LEDGER_BYTES = 16384
+_STEPS_FOR_PACE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`step` is the last completed step, None before the first; `cause` stands there once the trainer knows its end."""
+
+    process: int = 0
+    processes: int = 1
+    step: int | None = None
+    cause: Cause | None = None
+
+
+class Ledger:
+    """One entry, overwritten in place, in a file that survives the trainer however it dies.
+
+    Nobody has to read while it is written, as a pipe would need. Without a file (`descriptor` None) nothing is kept.
+    """
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        self.entry = Entry()
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Ledger":
+        number = environ.get(ENV_LEDGER)
+        return cls(int(number) if number else None)
+
+    def write(self, entry: Entry) -> None:
+        self.entry = entry
+        if self._descriptor is None:
+            return
+        body = asdict(entry) | {"cause": entry.cause.to_json() if entry.cause else None}
+        # One write of a fixed size: a trainer that is killed in the middle leaves the old entry or the new one.
+        os.pwrite(self._descriptor, json.dumps(body).encode().ljust(_LEDGER_BYTES), 0)
+
+    @staticmethod
+    def read(descriptor: int) -> Entry:
+        raw = os.pread(descriptor, _LEDGER_BYTES, 0).strip()
+        if not raw:
+            return Entry()
+        body = json.loads(raw)
+        cause = Cause.from_json(body["cause"]) if body["cause"] else None
+        return Entry(body["process"], body["processes"], body["step"], cause)
+
+
+class Pace:
+    """Seconds per step, over the last ten; the first step compiles, and is left out once there are more."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=_STEPS_FOR_PACE)
+        self._first = True
+
+    def add(self, seconds: float) -> None:
+        if len(self._seconds) == 1 and self._first:
+            self._seconds.clear()
+            self._first = False
+        self._seconds.append(seconds)
+
+    def remaining_seconds(self, steps: int) -> float | None:
+        """None before the first step."""
+        return sum(self._seconds) / len(self._seconds) * steps if self._seconds else None
+
+
+def clock(seconds: float | None) -> str:
+    """`1:02:05`, or `–` where it is not known."""
+    if seconds is None:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def step_line(row: Mapping[str, float], steps: int, rewards: tuple[str, ...], remaining_seconds: float | None) -> str:
+    """One training step in one line, from its row of metrics."""
+    parts = ", ".join(f"{name} {row[f'reward/{name}/mean']:.3f}" for name in rewards)
+    phases = ", ".join(f"{name} {row[f'time/{name}_s']:.1f}" for name in ("rollout", "rewards", "update"))
+    unscorable = f" | {row['reward/unscorable']:.0f} unscorable" if row["reward/unscorable"] else ""
+    return (
+        f"step {row['step']:.0f}/{steps}"
+        f" | reward {row['reward/total/mean']:.3f} ({parts}){unscorable}"
+        f" | loss {row['update/loss']:+.4f} | grad {row['update/grad_norm']:.3f}"
+        f" | length {row['length/completion/mean']:.0f}"
+        f" | {row['throughput/completion_tokens_per_s']:,.0f} tok/s"
+        f" | {row['time/step_s']:.1f} s ({phases})"
+        f" | ETA {clock(remaining_seconds)}"
+    )

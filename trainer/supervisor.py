@@ -1,0 +1,139 @@
+"""Station 6, the entry: the parent of the trainer's process, PID 1 of a pod.
+
+It forwards signals, reaps, waits for the end, tells it as an exit code of the contract and as a JSON cause in the
+termination log, and leaves nothing behind. It refuses to know JAX: it must outlive whatever JAX does.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from trainer.contract.exits import Cause, ExitCode
+from trainer.contract.process import ENV_TERMINATION_LOG
+from trainer.progress import ENV_LEDGER, Entry, Ledger
+
+PEER_LOST_SECONDS = 10.0
+"""A process that lost a peer ends so much later, so that the peer's own cause is seen first."""
+_MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+def supervise(command: Sequence[str], environ: Mapping[str, str], sleep: Callable[[float], None] = time.sleep) -> int:
+    """Run the trainer to its end and return the exit code of the contract that it stands for."""
+    killed_before = _memory_kills()
+    with tempfile.TemporaryFile() as ledger:
+        status = _Child(command, environ, ledger.fileno()).wait()
+        entry = Ledger.read(ledger.fileno())
+    cause = judge(status, entry, out_of_memory=_memory_kills() > killed_before)
+    if cause.code is not ExitCode.DONE:
+        print(f"trainer: {cause.name}, exit code {int(cause.code)}: {cause.message}", file=sys.stderr, flush=True)
+        _write_termination_log(environ.get(ENV_TERMINATION_LOG), cause)
+    if cause.code is ExitCode.PEER_LOST:
+        sleep(PEER_LOST_SECONDS)
+    return int(cause.code)
+
+
+def judge(status: int, entry: Entry, *, out_of_memory: bool = False) -> Cause:
+    """What an end means. `status` is an exit code, or minus the signal; `entry` is the trainer's last word.
+
+    JAX aborts the survivors of a lost process, and Python cannot keep it from that: an abort in a run of several
+    processes is a lost peer. A SIGTERM that came before the trainer could answer it has lost nothing.
+    """
+    if status >= 0 and entry.cause is not None and int(entry.cause.code) == status:
+        return entry.cause
+    code, message = _code_of(status, entry.processes, out_of_memory)
+    return Cause(code, entry.process, entry.step, None, message)
+
+
+def _code_of(status: int, processes: int, out_of_memory: bool) -> tuple[ExitCode, str]:
+    if status == 0:
+        return ExitCode.DONE, ""
+    if status in (-signal.SIGABRT, 128 + signal.SIGABRT) and processes > 1:
+        return ExitCode.PEER_LOST, "JAX ended this process because another one was lost; its log holds the cause"
+    if status == -signal.SIGKILL and out_of_memory:
+        return ExitCode.OUT_OF_MEMORY, "the kernel killed the trainer: the host memory of the container is spent"
+    if status == -signal.SIGTERM:
+        return ExitCode.PREEMPTED, "asked to stop before training began"
+    if status < 0:
+        return ExitCode.FAILED, f"the trainer was ended by {signal.Signals(-status).name}"
+    if status in map(int, ExitCode):
+        return ExitCode(status), f"the trainer ended with exit code {status} and left no cause; its log may tell more"
+    return ExitCode.FAILED, f"the trainer ended with exit code {status}, which is none of its own"
+
+
+class _Child:
+    """The trainer's process, in a process group of its own: a terminal's Ctrl-C reaches it through us, once."""
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], ledger: int) -> None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._pid: int | None = None
+        self._asked_at: float | None = None
+        self._pending = False
+        for signum in _FORWARDED:
+            signal.signal(signum, self._forward)
+        process = subprocess.Popen(
+            command,
+            env={**environ, ENV_LEDGER: str(ledger)},
+            pass_fds=(ledger,),
+            process_group=0,
+            preexec_fn=_die_with_parent,
+        )
+        self._pid = process.pid
+        if self._pending:
+            self._terminate(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Exit code, or minus the signal. Orphans that come to us are reaped on the way; the group is gone after it."""
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == self._pid:
+                break
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        self._pid = None
+        return os.waitstatus_to_exitcode(status)
+
+    def _forward(self, signum: int, _frame: object) -> None:
+        """The trainer knows one request, to stop at the next safe point; a later second Ctrl-C will not wait for it."""
+        again = self._asked_at is not None and time.monotonic() - self._asked_at > 1.0
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        if signum == signal.SIGINT:
+            text = "killing the trainer" if again else "stopping at the next safe point; Ctrl-C again kills"
+            print(f"trainer: {text}", file=sys.stderr, flush=True)
+        self._terminate(signal.SIGKILL if again and signum == signal.SIGINT else signal.SIGTERM)
+
+    def _terminate(self, signum: int) -> None:
+        if self._pid is None:
+            self._pending = True
+            return
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signum)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _memory_kills() -> int:
+    """How often the kernel's out-of-memory killer struck in this container; 0 where there is no cgroup v2."""
+    with suppress(OSError, ValueError):
+        lines = _MEMORY_EVENTS.read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return 0
+
+
+def _write_termination_log(path: str | None, cause: Cause) -> None:
+    if path:
+        with suppress(OSError):
+            Path(path).write_text(cause.to_json())
