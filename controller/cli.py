@@ -57,7 +57,7 @@ Exit codes: 0 done, 1 the job is invalid or has failed, 2 wrong usage.
 @click.command(
     cls=_Commands,
     help=HELP,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120, "show_default": True},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="grpoctl", message="%(prog)s %(version)s")
 @click.pass_context

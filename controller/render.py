@@ -83,7 +83,12 @@ def render(
 
 def to_yaml(manifests: Manifests) -> str:
     """The documents as one YAML stream for people and `kubectl apply -f -`."""
-    return yaml.dump_all(manifests.documents, Dumper=_BlockDumper, sort_keys=False, allow_unicode=True, width=120)
+    return "---\n".join(yaml_of(document) for document in manifests.documents)
+
+
+def yaml_of(document: Mapping[str, Any]) -> str:
+    """One object as YAML."""
+    return yaml.dump(document, Dumper=_BlockDumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def to_json(manifests: Manifests) -> str:

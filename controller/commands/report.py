@@ -44,7 +44,7 @@ def _as_dict(document: Judged) -> dict[str, Any]:
 def echo_text(documents: Sequence[Judged]) -> None:
     """A heading, and below it what is wrong or worth knowing, for each document."""
     for document in documents:
-        click.echo(_heading(document, documents))
+        click.echo(heading(document, documents))
         echo_findings(document)
     rules = sorted({violation.rule for document in documents for violation in document.violations})
     if rules:
@@ -73,7 +73,8 @@ def label(document: Judged, documents: Sequence[Judged]) -> str:
     return f"{file}{number}" + (f" ({document.name})" if document.name else "")
 
 
-def _heading(document: Judged, documents: Sequence[Judged]) -> str:
+def heading(document: Judged, documents: Sequence[Judged]) -> str:
+    """The label, the verdict, and for a valid job its machine and its step in a sentence."""
     name = click.style(label(document, documents), bold=True)
     if document.other is not None:
         return f"{name}: {document.other['kind']}, passed over"

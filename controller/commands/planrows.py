@@ -1,0 +1,90 @@
+"""The rows of a plan: a resolved job in, label, number and arithmetic out. Pure; it knows no terminal."""
+
+from typing import NamedTuple
+
+from controller.resolve import Resolved
+from controller.tpu import TpuSlice
+from trainer.contract.run import RunConfig
+
+
+class Row(NamedTuple):
+    """One number, and where it comes from."""
+
+    label: str
+    value: str
+    how: str
+
+
+def plan_groups(resolved: Resolved) -> tuple[list[Row], list[Row], list[Row]]:
+    """The machine, the batch of one step, and the run."""
+    return _machine(resolved), _step(resolved.run), _run(resolved.run)
+
+
+def _machine(resolved: Resolved) -> list[Row]:
+    devices, slices, batch = resolved.devices, resolved.slices, resolved.run.batch
+    mesh = batch.mesh
+    rows = []
+    if isinstance(devices, TpuSlice):
+        shape = (
+            f"{devices.accelerator} {devices.topology} on {devices.machine_type}, {_count(devices.chips, 'chip')} each"
+        )
+        rows.append(Row("slices", str(slices), shape))
+        per_host = (
+            f"{_count(devices.chips_per_host, 'chip')} x {_count(devices.devices_per_chip, 'device')} on each host"
+        )
+    else:
+        per_host = "CPU devices on each host"
+    hosts = _count(devices.hosts, "host")
+    across = f"{slices} slices x {hosts}" if slices > 1 else hosts
+    return [
+        *rows,
+        Row("processes", str(batch.processes), f"{across}, one process each"),
+        Row("devices per process", str(batch.devices_per_process), per_host),
+        Row("devices", str(batch.processes * batch.devices_per_process), "processes x devices per process"),
+        Row("mesh", f"{mesh.dp} x {mesh.fsdp} x {mesh.tp}", "dp x fsdp x tp"),
+    ]
+
+
+def _step(run: RunConfig) -> list[Row]:
+    batch, sampling = run.batch, run.sampling
+    passes = f"{_count(batch.passes, 'pass', 'es')} x {_count(batch.prompts_per_pass_per_process, 'prompt')}"
+    prompts = f"{_count(batch.processes, 'process', 'es')} x {passes}"
+    own = f"{passes} x {_count(batch.group_size, 'completion')}"
+    shards = batch.devices_per_process // batch.mesh.tp
+    per_shard = f"per process, {batch.sequences_per_micro_step // shards} on each of {_count(shards, 'data shard')}"
+    tokens = batch.sequences_per_step * (sampling.global_length + sampling.max_length_sample)
+    longest = f"sequences x ({sampling.global_length} prompt + {sampling.max_length_sample} completion), at most"
+    return [
+        Row("prompts per step", str(batch.prompts_per_step), prompts),
+        Row("completions per prompt", str(batch.group_size), "the group that is compared"),
+        Row("sequences per step", str(batch.sequences_per_step), "prompts x completions, over all processes"),
+        Row("sequences per process", str(batch.sequences_per_process), own),
+        Row("micro-steps", str(batch.micro_steps), "sequences per process / sequences per micro-step"),
+        Row(
+            "sequences per micro-step",
+            str(batch.sequences_per_micro_step),
+            per_shard,
+        ),
+        Row("tokens per step", f"{tokens:,}", longest),
+    ]
+
+
+def _run(run: RunConfig) -> list[Row]:
+    sequences = run.steps * run.batch.sequences_per_step
+    rows = [
+        Row("steps", str(run.steps), f"{sequences:,} sequences of {run.model_path} on {run.data.train}"),
+        Row("learning rate", f"{run.optimizer.learning_rate:g}", f"{run.optimizer.name}, {run.optimizer.schedule}"),
+    ]
+    if run.eval_every_steps:
+        batches = "the whole split" if run.eval_batches is None else f"{run.eval_batches} batches"
+        rows.append(
+            Row("evaluation every", f"{run.eval_every_steps} steps", f"{batches} of {run.data.eval} {run.eval_split}")
+        )
+    if run.checkpoint.every_steps:
+        where = f"below {run.output_uri}, the last {run.checkpoint.keep} kept"
+        rows.append(Row("checkpoint every", f"{run.checkpoint.every_steps} steps", where))
+    return rows
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{plural * (number != 1)}"
