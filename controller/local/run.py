@@ -95,7 +95,9 @@ def run_manifests(
             launches, grace_seconds = _prepare(manifests, attempt, machine, objects, Path(folder), code)
             if attempt == 0:
                 _introduce(manifests, machine, note)
-            endings, interrupted = run_attempt(launches, events, _printer(machine, launches), note, grace_seconds)
+            endings, interrupted = run_attempt(
+                launches, events, _printer(machine, launches, events), note, grace_seconds
+            )
             verdict = judge(endings, interrupted)
             _report(verdict, endings, note)
             if interrupted is not None or not verdict.may_heal or attempt == restarts:
@@ -230,14 +232,20 @@ def _noter(machine: Machine) -> Callable[[str], None]:
     return note
 
 
-def _printer(machine: Machine, launches: Sequence[Launch]) -> Callable[[int, str], None]:
+def _printer(machine: Machine, launches: Sequence[Launch], events: Events) -> Callable[[int, str], None]:
     lock, width = threading.Lock(), len(str(len(launches) - 1))
+    encoding = getattr(machine.out, "encoding", None) or "utf-8"
 
     def show(index: int, line: str) -> None:
         prefix = f"{index:>{width}} | "
         if machine.colour:
             prefix = f"\033[{COLOURS[index % len(COLOURS)]}m{prefix}\033[0m"
+        text = f"{prefix}{line}".encode(encoding, "replace").decode(encoding)  # a model may sample any character
         with lock:
-            print(f"{prefix}{line}", file=machine.out, flush=True)
+            try:
+                print(text, file=machine.out, flush=True)
+            except BrokenPipeError:  # its reader is gone, as in `grpoctl run job.yaml | head`
+                os.dup2(os.open(os.devnull, os.O_WRONLY), machine.out.fileno())
+                events.put(Signalled(signal.SIGPIPE))
 
     return show
