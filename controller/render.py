@@ -91,11 +91,6 @@ def yaml_of(document: Mapping[str, Any]) -> str:
     return yaml.dump(document, Dumper=_BlockDumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def to_json(manifests: Manifests) -> str:
-    """The documents as one `v1` List, which kubectl applies too."""
-    return _as_json({"apiVersion": "v1", "kind": "List", "items": list(manifests.documents)})
-
-
 def _metadata(job: GRPOJob, owner: str | None, namespace: str | None) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     if namespace or job.metadata.namespace:

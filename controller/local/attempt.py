@@ -140,7 +140,8 @@ class _Watch:
             self.note("killing them")
             return self._kill()
         self.interrupted = signum
-        self.note(f"{signal.Signals(signum).name}: asked {len(self.running)} process(es) to stop; once more kills them")
+        asked = count_processes(len(self.running))
+        self.note(f"{signal.Signals(signum).name}: asked {asked} to stop; once more kills")
         failed = any(ending.failed for ending in self.endings)
         return self._stop(PEER_GRACE_SECONDS if failed else self.grace_seconds)
 
@@ -160,6 +161,10 @@ class _Watch:
         for index in self.running:
             _kill_group(self.processes[index])
         self._after(KILL_SECONDS, self._kill_shims)
+
+
+def count_processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _start(launch: Launch, events: Events, show: Print) -> _Process:

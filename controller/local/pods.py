@@ -161,11 +161,11 @@ def expand(text: str, known: Mapping[str, str]) -> str:
     )
 
 
-def on_loopback(text: str, pods: tuple[Pod, ...], subdomain: str, ports: Mapping[int, int]) -> str:
-    """DNS names of pods as this machine's loopback, and a pod's port as the free one that stands for it."""
-    for pod in pods:
-        name = re.escape(f"{pod.host_name}.{subdomain}")
-        for port, free in ports.items():
-            text = re.sub(rf"\b{name}:{port}\b", f"{LOOPBACK}:{free}", text)
-        text = re.sub(rf"\b{name}\b", LOOPBACK, text)
-    return text
+def on_loopback(text: str, subdomain: str, ports: Mapping[int, int]) -> str:
+    """DNS names below the JobSet's subdomain as this machine's loopback, and a pod's port as the free one for it."""
+
+    def address(found: re.Match[str]) -> str:
+        port = found[1] and int(found[1][1:])
+        return LOOPBACK + (f":{ports.get(port, port)}" if port else "")
+
+    return re.sub(rf"\b[a-z][-a-z0-9]*\.{re.escape(subdomain)}\b(:\d+)?", address, text)

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import trainer
 from controller import podspec
-from controller.local.attempt import Events, Launch, Signalled, run_attempt
+from controller.local.attempt import Events, Launch, Signalled, count_processes, run_attempt
 from controller.local.pods import LocalError, Objects, Pod, environment_of, expand, on_loopback, pods_of
 from controller.local.sandbox import Mounts, mount_volumes, objects_of, shared_folders
 from controller.local.verdict import Ending, Verdict, explain, has_cause, judge
@@ -29,7 +29,7 @@ from controller.settings import Settings
 from trainer.contract import process
 from trainer.contract.runfolder import RUN_ID_LENGTH
 
-CLUSTER_VARIABLES = ("GRPO_", "JAX_", "TPU_", "MEGASCALE_", "JOB_COMPLETION_INDEX")
+CLUSTER_VARIABLES = ("GRPO_", "JAX_", "TPU_", "MEGASCALE_", "LIBTPU_", "XLA_", "JOB_COMPLETION_INDEX")
 """What a user's shell must not hand on: the pod's environment says these, or nothing does."""
 
 OWN_VARIABLES = ("HF_HOME", "HOME", "TMPDIR")
@@ -114,14 +114,14 @@ def _prepare(
     subdomain = manifests.job_set["spec"]["network"]["subdomain"]
 
     def here(text: str) -> str:
-        return on_loopback(text, pods, subdomain, ports)
+        return on_loopback(text, subdomain, ports)
 
     launches = []
     for pod in pods:
         sandbox = folder / f"attempt-{attempt}" / pod.host_name
         sandbox.mkdir(parents=True)
         mounts = mount_volumes(pod, objects, sandbox, machine.working_folder, code)
-        launches.append(_launch(pod, mounts, here, machine, objects, sandbox, single=len(pods) == 1))
+        launches.append(_launch(pod, mounts, here, machine, objects, sandbox, several=pods[-1].job_index > 0))
     return launches, pods[0].spec["terminationGracePeriodSeconds"]
 
 
@@ -132,7 +132,7 @@ def _launch(
     machine: Machine,
     objects: Objects,
     sandbox: Path,
-    single: bool,
+    several: bool,
 ) -> Launch:
     given = environment_of(pod, objects, machine.environ)
     termination_log = sandbox / "termination-log"
@@ -143,7 +143,7 @@ def _launch(
         command[0] = machine.python
     return Launch(
         index=pod.index,
-        place=f"process {pod.index}" + ("" if single else f" (slice {pod.job_index}, host {pod.completion_index})"),
+        place=f"process {pod.index}" + (f" (slice {pod.job_index}, host {pod.completion_index})" if several else ""),
         command=command,
         environment=_environment(machine.environ, pods_own, termination_log),
         working_folder=Path(mounts.local(pod.container["workingDir"])),
@@ -202,7 +202,7 @@ def _introduce(manifests: Manifests, machine: Machine, note: Callable[[str], Non
     pods = pods_of(manifests.job_set, attempt=0)
     values = {variable["name"]: variable.get("value") for variable in pods[0].container["env"]}
     name = manifests.job_set["metadata"]["name"]
-    note(f"{name}, run {values[process.ENV_RUN_ID]}: {len(pods)} process(es) on this machine")
+    note(f"{name}, run {values[process.ENV_RUN_ID]}: {count_processes(len(pods))} on this machine")
     if "tpu" in (values["JAX_PLATFORMS"] or ""):
         note("the job asks for TPUs; here its processes use JAX's CPU devices, as many as a host's TPU has")
     for volume, folder in shared_folders(pods[0], machine.working_folder).items():
@@ -215,8 +215,7 @@ def _report(verdict: Verdict, endings: Sequence[Ending], note: Callable[[str], N
     cause = verdict.cause
     note(f"failed with exit code {verdict.code}; first cause: {cause.place}: {explain(cause)}")
     if cause.message and not has_cause(cause):
-        for line in cause.message.splitlines():
-            note(f"  {line}")
+        note("\n    ".join(["its last lines:", *cause.message.splitlines()]))
     for ending in endings:
         if ending is not cause and ending.failed and not ending.asked:
             note(f"then {ending.place}: {explain(ending)}")

@@ -120,10 +120,11 @@ def test_a_secret_may_come_from_the_shell(pod: Pod) -> None:
 
 def test_dns_names_become_loopback() -> None:
     """A pod's name and port become this machine's loopback and the free port that stands for it; nothing else does."""
-    pods = pods_of(_job_set("two-slices-spot"), attempt=0)
     subdomain = _job_set("two-slices-spot")["spec"]["network"]["subdomain"]
     name = f"two-slices-slice-0-0.{subdomain}"
     ports = {8482: 41234}
-    assert on_loopback(f"{name}:8482", pods, subdomain, ports) == "127.0.0.1:41234"
-    assert on_loopback(f"{name}:80,{name}", pods, subdomain, ports) == "127.0.0.1:80,127.0.0.1"
-    assert on_loopback("example.com:8482", pods, subdomain, ports) == "example.com:8482"
+    assert on_loopback(f"{name}:8482", subdomain, ports) == "127.0.0.1:41234"
+    assert on_loopback(f"{name}:80,{name}", subdomain, ports) == "127.0.0.1:80,127.0.0.1"
+    assert on_loopback(f"http://{name}/x", subdomain, ports) == "http://127.0.0.1/x"
+    for text in ("example.com:8482", f"{subdomain}:8482", f"{name}a:8482"):
+        assert on_loopback(text, subdomain, ports) == text

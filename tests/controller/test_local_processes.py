@@ -149,7 +149,7 @@ def test_lines_carry_their_process(run_here: Here) -> None:
 def test_kill_9_of_one_process_ends_the_run_with_its_cause(run_here: Here) -> None:
     """The other process is ended, the killed one is named with its signal, and nothing is left."""
     ran = run_here("os.kill(os.getpid(), signal.SIGKILL) if host == 1 else time.sleep(60)")
-    cause = "process 1 (slice 0, host 1): ended by SIGKILL: kill -9 from outside"
+    cause = "process 1: ended by SIGKILL: kill -9 from outside"
     assert ran.code == 137
     assert f"failed with exit code 137; first cause: {cause}" in ran.notes
     assert ran.left == []
@@ -164,15 +164,15 @@ def test_the_cause_is_found_in_both_orders(run_here: Here, waits: tuple[float, f
         settle_seconds=10.0,
     )
     assert ran.code == 5
-    assert "first cause: process 0 (slice 0, host 0): InputNotReachable: model_path: /nope is no folder" in ran.notes
-    assert "then process 1 (slice 0, host 1): PeerLost: process 0 is gone" in ran.notes
+    assert "first cause: process 0: InputNotReachable: model_path: /nope is no folder" in ran.notes
+    assert "then process 1: PeerLost: process 0 is gone" in ran.notes
 
 
 def test_a_survivor_that_will_not_end_is_killed(run_here: Here) -> None:
     """After a failure the others get SIGTERM and a bounded time; who ignores it is killed and is not the cause."""
     ran = run_here("on_term(lambda: None)\nend(1, 'a bug') if host == 0 else [time.sleep(0.1) for _ in range(600)]")
     assert ran.code == 1
-    assert "first cause: process 0 (slice 0, host 0): Failed: a bug" in ran.notes
+    assert "first cause: process 0: Failed: a bug" in ran.notes
     assert ran.left == []
 
 
@@ -180,7 +180,8 @@ def test_without_a_written_cause_the_last_lines_are_shown(run_here: Here) -> Non
     """As FallbackToLogsOnError does: the end of the failed process's output."""
     ran = run_here("print('before')\nif host == 1: raise RuntimeError('no such thing')")
     assert ran.code == 1
-    assert "grpoctl run:   RuntimeError: no such thing" in ran.notes
+    assert "process 1: exit code 1, FAILED\ngrpoctl run: its last lines:\n    before\n" in ran.notes
+    assert "\n    RuntimeError: no such thing\n" in ran.notes
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
