@@ -321,6 +321,6 @@ def _bound(value: Any, limit: Any, words: str, inward: int) -> str:
     if isinstance(value, int) and isinstance(limit, int):
         limit += inward * (words in ("above", "below"))
         words = "at least" if inward > 0 else "at most"
-    closed = words.startswith("at")
-    fix = f"use {shown(limit)}" if closed else f"use a number {words} {shown(limit)}"
-    return f"{shown(value)} must be {words} {shown(limit)}; {fix}"
+    told = f"{words} {limit:g}" if isinstance(limit, float) else f"{words} {limit}"
+    fix = f"use {limit}" if words.startswith("at") else f"use a number {told}"
+    return f"{shown(value)} must be {told}; {fix}"

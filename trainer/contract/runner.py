@@ -242,7 +242,7 @@ def with_origins(
 
 
 def _touches(violation: Violation, dotted: str, spelling: Spelling) -> bool:
-    """Whether a value set at `dotted` is what is at fault: the path itself, what lies below, or an unknown key above."""
+    """Whether a value set at `dotted` is at fault: at the path itself, below it, or as an unknown key above it."""
     for path in (spelling.path(dotted), dotted):
         if violation.path == path or violation.path.startswith((path + ".", path + "[")):
             return True

@@ -117,7 +117,10 @@ def _relations(request: BatchRequest, found: Judgement, ignored: frozenset[str])
     if not rounds and request.knows("num_pre_q", "padding"):
         asked += _pass_relations(request, found, batch and "batch-of-groups" not in ignored, prompts)
     if not (rounds and batch) and ignored.isdisjoint({"batch-of-groups", "prompts-over-processes", "whole-passes"}):
-        asked += _step_relations(request, found, batch, prompts, micro)
+        steps = ("grad_accum_steps",) if request.gives("grad_accum_steps") else ()
+        if micro is not None and "micro-over-batch" in ignored:
+            steps = ()
+        asked += _step_relations(request, found, batch, prompts, micro, steps)
     return (relation for relation in asked if relation.rule not in ignored)
 
 
@@ -152,16 +155,18 @@ def _step_relations(
     batch: bool,
     prompts: tuple[str | int, ...] | None,
     micro: tuple[str | int, ...] | None,
+    steps: tuple[str, ...],
 ) -> Iterator[_Divides]:
     """Relations over the sequences of a process: batch_size / processes, or those of the one pass."""
     if batch and (prompts is not None or found.prompts_left_out):
         share: tuple[str | int, ...] = (request.processes,)
         local: tuple[str | int, ...] = ("batch_size",)
+    elif request.padding == "RoundUp" and found.local is not None:
+        share, local = (), (found.local,)
     elif prompts is not None and request.knows("batch_size", "num_pre_q"):
         share, local = (), (*prompts, "num_pre_q")
     else:
         return
-    steps = ("grad_accum_steps",) if request.gives("grad_accum_steps") else ()
     if micro is not None:
         yield _Divides("micro-over-batch", (*micro, *share), local)
         if steps:

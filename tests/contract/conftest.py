@@ -1,0 +1,14 @@
+"""Property tests run `GRPO_TEST_SCALE` times their examples; the oracle beside them is importable by its name."""
+
+import os
+import sys
+from pathlib import Path
+
+from hypothesis import settings
+
+# `--import-mode=importlib` puts no test folder on the path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+SCALE = max(1, int(os.environ.get("GRPO_TEST_SCALE") or 1))
+settings.register_profile("contract", max_examples=150 * SCALE, deadline=None, derandomize=SCALE == 1)
+settings.load_profile("contract")
