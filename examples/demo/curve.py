@@ -18,6 +18,19 @@ class Curve:
     rewards: tuple[float, ...]
     eval_steps: tuple[int, ...]
     exact_match: tuple[float, ...]
+    questions: int
+
+    @property
+    def before(self) -> float:
+        return self.exact_match[0]
+
+    @property
+    def after(self) -> float:
+        return self.exact_match[-1]
+
+    @property
+    def rise(self) -> float:
+        return self.after - self.before
 
 
 def terminal_curve(curve: Curve, width: int, colourless: bool) -> str:
