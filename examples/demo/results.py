@@ -12,7 +12,7 @@ QUESTIONS = "eval/questions"
 
 
 def read_curve(folder: Path, label: str) -> Curve:
-    """The mean reward of each training step, and greedy exact match where it was measured (at step 0 before training)."""
+    """The mean reward of each training step, and greedy exact match where it was measured, step 0 before training."""
     lines = Path(RunFolder(str(folder)).metrics).read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     trained = [row for row in rows if REWARD in row]

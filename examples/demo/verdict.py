@@ -13,9 +13,7 @@ def complaints(curve: Curve, steps: int) -> list[str]:
     """Why this run does not show what the demo promises; empty where it does. `steps` is what the job asked for."""
     found = []
     if curve.questions < LEAST_QUESTIONS:
-        found.append(
-            f"{curve.label}: evaluated on {curve.questions} held-out questions, at least {LEAST_QUESTIONS} count"
-        )
+        found.append(f"{curve.label}: evaluated on {curve.questions} held-out questions; it takes {LEAST_QUESTIONS}")
     if not curve.eval_steps or curve.eval_steps[0] != 0 or curve.eval_steps[-1] != steps:
         found.append(f"{curve.label}: evaluated at steps {list(curve.eval_steps)}, both 0 and {steps} are needed")
     elif curve.rise < LEAST_RISE:

@@ -41,7 +41,7 @@ def test_a_fall_is_no_rise():
 def test_too_few_questions_do_not_count():
     """Fewer than 200 held-out questions fail, however great the rise."""
     assert complaints(curve((0.2, 0.5, 0.9), questions=199), steps=40) == [
-        "seed 0: evaluated on 199 held-out questions, at least 200 count"
+        "seed 0: evaluated on 199 held-out questions; it takes 200"
     ]
 
 
