@@ -13,7 +13,7 @@ from trainer.contract.batchwords import FIXES, PATHS, blamed_field, rounding_war
 from trainer.contract.judgement import BatchRequest, Judgement, judge
 from trainer.contract.meshshape import Mesh
 from trainer.contract.suggestion import suggest
-from trainer.contract.violations import Spelling, Violation, to_camel, use
+from trainer.contract.violations import Spelling, Violation, counted, to_camel, use
 
 
 class BatchPlan(BaseModel):
@@ -60,12 +60,13 @@ class BatchPlan(BaseModel):
     def summary(self) -> str:
         """One sentence for people."""
         passes = (
-            f"{self.passes} pass{'es' * (self.passes > 1)} of {_count(self.prompts_per_pass_per_process, 'prompt')}"
+            f"{self.passes} pass{'es' * (self.passes > 1)} of {counted(self.prompts_per_pass_per_process, 'prompt')}"
         )
         return (
-            f"{self.prompts_per_step} prompts x {self.group_size} completions = {self.sequences_per_step} sequences "
-            f"per step; each of {_count(self.processes, 'process', 'es')} samples {self.sequences_per_process} in "
-            f"{passes} and updates in {_count(self.micro_steps, 'micro-step')} of {self.sequences_per_micro_step}"
+            f"{counted(self.prompts_per_step, 'prompt')} x {counted(self.group_size, 'completion')} = "
+            f"{counted(self.sequences_per_step, 'sequence')} "
+            f"per step; each of {counted(self.processes, 'process', 'es')} samples {self.sequences_per_process} in "
+            f"{passes} and updates in {counted(self.micro_steps, 'micro-step')} of {self.sequences_per_micro_step}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,8 +75,7 @@ class BatchPlan(BaseModel):
         return {**plain, "summary": self.summary}
 
 
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number} {noun}{plural * (number != 1)}"
+_FIELDS, _RULES = tuple(PATHS), tuple(FIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ class BatchOutcome:
 def resolve_batch(request: BatchRequest, spelling: Spelling) -> BatchOutcome:
     """Every violation of the batch rules, or the plan with a warning for each number that was rounded up."""
     found = judge(request)
-    violations = tuple(_violation(request, found, rule, spelling) for rule in found.broken)
+    broken = sorted(found.broken, key=lambda rule: (_FIELDS.index(blamed_field(request, rule)), _RULES.index(rule)))
+    violations = tuple(_violation(request, found, rule, spelling) for rule in broken)
     plan = None if violations or request.unknown else _plan(request, found)
     warnings = rounding_warnings(request, found, spelling) if plan else ()
     return BatchOutcome(plan, violations, warnings)

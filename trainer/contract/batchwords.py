@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from trainer.contract import meshshape
 from trainer.contract.judgement import BatchRequest, Judgement
-from trainer.contract.violations import Spelling, Violation, shown
+from trainer.contract.violations import Spelling, Violation, counted, shown
 
 PATHS = {
     "batch_size": "rollout.batch_size",
@@ -98,7 +98,7 @@ def _mesh_over_slices(request: BatchRequest, found: Judgement, spelling: Spellin
 
 
 def _some_size(request: BatchRequest, found: Judgement, spelling: Spelling) -> str:
-    return "leaves the size of a step open: no prompts per pass are given either"
+    return "leaves the size of a step open, and no prompts per pass are given either"
 
 
 def _one_prompt_size(request: BatchRequest, found: Judgement, spelling: Spelling) -> str:
@@ -137,7 +137,7 @@ def _prompts_over_processes(request: BatchRequest, found: Judgement, spelling: S
 def _rows_over_devices(request: BatchRequest, found: Judgement, spelling: Spelling) -> str:
     prompts = (found.requested_prompts if found.prompts is None else found.prompts) or 0
     group = request.num_pre_q
-    rows = f"{prompts} prompt{'s' * (prompts != 1)} x {spelling.name('num_pre_q')} {group} = {prompts * group} rows"
+    rows = f"{counted(prompts, 'prompt')} x {spelling.name('num_pre_q')} {group} = {prompts * group} rows"
     given = prompt_field(request)
     lead = (
         "must fill every device alike" if given == "prompt_batch_size" else "must fill every device of a process alike"
@@ -149,8 +149,8 @@ def _shards(request: BatchRequest, found: Judgement) -> str:
     """S in words: devices, or where tp spans several of them, data shards."""
     tp = found.mesh.tp if found.mesh else 1
     if tp == 1:
-        return f"{found.shards} device{'s' * (found.shards != 1)}"
-    return f"{found.shards} data shard{'s' * (found.shards != 1)} ({request.devices_per_process} devices / tp {tp})"
+        return counted(found.shards, "device")
+    return f"{counted(found.shards, 'data shard')} ({request.devices_per_process} devices / tp {tp})"
 
 
 def _whole_passes(request: BatchRequest, found: Judgement, spelling: Spelling) -> str:
@@ -174,7 +174,8 @@ def _micro_per_device(request: BatchRequest, found: Judgement) -> str:
 def _local(request: BatchRequest, found: Judgement, spelling: Spelling) -> str:
     """The sequences of a process, with where they come from."""
     prompts, group = (found.prompts or 0) * (found.passes or 0), request.num_pre_q
-    return f"the {found.local} sequences of a process ({prompts} prompts x {spelling.name('num_pre_q')} {group})"
+    product = f"{counted(prompts, 'prompt')} x {spelling.name('num_pre_q')} {group}"
+    return f"the {counted(found.local, 'sequence')} of a process ({product})"
 
 
 def _micro_over_batch(request: BatchRequest, found: Judgement, spelling: Spelling) -> str:
@@ -226,9 +227,9 @@ def rounding_warnings(request: BatchRequest, found: Judgement, spelling: Spellin
     effective = (found.local or 0) * request.processes
     asked, prompts = found.requested_prompts, found.prompts
     if request.batch_size is not None and effective != request.batch_size:
-        why = f"{found.passes} pass{'es' * (found.passes != 1)} of {prompts} prompts x {request.processes} processes"
-        group = f"{spelling.name('num_pre_q')} {request.num_pre_q}"
-        message = f"{request.batch_size} was rounded up to {effective}: {why} x {group}"
+        passes = f"{counted(found.passes, 'pass', 'es')} of {counted(prompts, 'prompt')}"
+        times = f"{counted(request.processes, 'process', 'es')} x {spelling.name('num_pre_q')} {request.num_pre_q}"
+        message = f"{request.batch_size} was rounded up to {effective}: {passes} x {times}"
         rule = found.rounded[-1]
         warnings.append(Violation(rule, spelling.path(PATHS["batch_size"]), request.batch_size, message))
     if asked is not None and prompts != asked:

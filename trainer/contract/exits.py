@@ -36,13 +36,14 @@ MAX_TERMINATION_BYTES = 4096
 
 class RunError(Exception):
     """An ending that the trainer can explain. `message` is what a user reads; the user's own faults as *path: value,
-    rule, fix*.
+    rule, fix*. `agreed`: every process of the run raises it, and so none has to be told by dying.
     """
 
-    def __init__(self, code: ExitCode, message: str):
+    def __init__(self, code: ExitCode, message: str, *, agreed: bool = False):
         super().__init__(message)
         self.code = code
         self.message = message
+        self.agreed = agreed
 
 
 @dataclass(frozen=True, slots=True)

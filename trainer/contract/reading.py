@@ -70,8 +70,13 @@ def read_tree(
     return Tree(value, frozenset(refused), tuple(reader.violations))
 
 
-def explain_validation_error(error: ValidationError, spelling: Spelling) -> list[Violation]:
-    """A pydantic error in the words of the contract: rules `type`, `range`, `required` and `unknown-key`."""
+def explain_validation_error(
+    error: ValidationError, spelling: Spelling, root: type[BaseModel] | None = None
+) -> list[Violation]:
+    """A pydantic error in the words of the contract: rules `type`, `range`, `required` and `unknown-key`.
+
+    With `root`, the model that was validated, keys of free mappings keep their own spelling.
+    """
     faults = error.errors(include_url=False, include_context=True)
     places = [tuple(fault["loc"]) for fault in faults]
     found = []
@@ -79,7 +84,7 @@ def explain_validation_error(error: ValidationError, spelling: Spelling) -> list
         # An item that was refused also makes its list "too short": only the item's own fault is told.
         if any(other[: len(place)] == place and len(other) > len(place) for other in places):
             continue
-        found.append(_explain(fault, place, spelling))
+        found.append(_explain(fault, place, spelling, root))
     return found
 
 
@@ -132,7 +137,7 @@ def _validate(reader: _Reader, model: type[Model], plain: dict[str, Any]) -> tup
     try:
         return model.model_validate(plain, by_name=True, by_alias=False), set()
     except ValidationError as error:
-        reader.violations += explain_validation_error(error, reader.spelling)
+        reader.violations += explain_validation_error(error, reader.spelling, model)
         refused = set()
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
             path = _droppable(tuple(fault["loc"]))
@@ -168,16 +173,25 @@ def _drop(plain: dict[str, Any], path: tuple[str, ...]) -> None:
         plain.pop(head, None)
 
 
-def spelled(place: Location, spelling: Spelling) -> str:
-    """A location as the user would write it: `spec.rewards[1].timeoutSeconds`."""
-    dotted = ""
+def spelled(place: Location, spelling: Spelling, root: type[BaseModel] | None = None) -> str:
+    """A location as the user would write it: `spec.rewards[1].timeoutSeconds`.
+
+    Keys that are no fields of `root`, such as the labels of a free mapping, are the user's own and stay as they are.
+    """
+    path, model = spelling.path(""), root
     for part in place:
-        dotted += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return spelling.path(dotted.lstrip("."))
+        if isinstance(part, int):
+            path += f"[{part}]"
+            continue
+        known = None if model is None else known_keys(model, spelling).get(spelling.name(part))
+        name = spelling.name(part) if root is None or known is not None else part
+        model = known.model if known is not None else None
+        path = f"{path}.{name}" if path else name
+    return path
 
 
 def _unknown_key(reader: _Reader, keys: Mapping[str, _Place], key: Any, value: Any, at: Location) -> Violation:
-    section = spelled(at, reader.spelling)
+    section = spelled(at, reader.spelling, reader.root)
     path = f"{section}.{key}" if section else str(key)
     dotted = ".".join(str(part) for part in (*at, key))
     if dotted in reader.reasons:
@@ -239,11 +253,11 @@ _KINDS = {
 }
 
 
-def _explain(fault: Any, place: Location, spelling: Spelling) -> Violation:
+def _explain(fault: Any, place: Location, spelling: Spelling, root: type[BaseModel] | None) -> Violation:
     kind, value, context = fault["type"], fault["input"], fault.get("ctx", {})
     if place and place[-1] == "[key]":
         place = place[:-2]
-    path = spelled(place, spelling)
+    path = spelled(place, spelling, root)
     if kind == "missing":
         return Violation("required", path, None, "is required; give a value")
     if kind == "extra_forbidden":

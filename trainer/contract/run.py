@@ -249,6 +249,8 @@ def _in_schema_order(violations: list[Violation], spelling: Spelling) -> list[Vi
 
     def rank(violation: Violation) -> tuple[int, int]:
         path = re.sub(r"\[\d+\]", "", violation.path)
+        if violation.rule == "yaml":
+            return (-1, 0)
         if not path or path in ranks:
             return (ranks.get(path, -1), 0)
         section = path.rpartition(".")[0]

@@ -29,8 +29,11 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def _finite_json(args: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity, and run.json must come back as it went."""
-    json.dumps(args, allow_nan=False)
+    """run.json must come back as it went, and JSON has no NaN and no infinity."""
+    try:
+        json.dumps(args, allow_nan=False)
+    except ValueError as error:
+        raise ValueError("it holds a number that JSON cannot write") from error
     return args
 
 

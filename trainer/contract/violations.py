@@ -68,3 +68,8 @@ def shown(value: Any) -> str:
 def use(values: "tuple[int, ...] | list[int]") -> str:
     """The fix that names one or two numbers: `use 96 or 104`."""
     return "use " + " or ".join(str(value) for value in values)
+
+
+def counted(number: int | None, noun: str, plural: str = "s") -> str:
+    """`1 prompt`, `2 prompts`."""
+    return f"{number} {noun}{plural if number != 1 else ''}"
