@@ -20,6 +20,8 @@ RESERVATION = re.compile(
 
 def check_kind(job: GRPOJob) -> Iterator[Violation]:
     """Rule one-device-kind."""
+    if {"tpu", "cpu"} <= job.refused:
+        return
     given = [kind for kind in ("tpu", "cpu") if job.gives(kind)]
     if not given:
         yield Violation(
@@ -104,7 +106,12 @@ def check_code(job: GRPOJob) -> Iterator[Violation]:
     elif code.uri is not None and code.sha256 is None:
         yield Violation("code-one-of", "spec.code.sha256", None, "a uri needs the archive's digest; give sha256")
     elif code.config_map is not None and code.sha256 is not None:
-        yield Violation("code-one-of", "spec.code.sha256", code.sha256, "goes with uri, not with configMap; remove it")
+        yield Violation(
+            "code-one-of",
+            "spec.code.sha256",
+            code.sha256,
+            f"{shown(code.sha256)} goes with uri, not with configMap; remove it",
+        )
     if code.uri is not None and code.config_map is None:
         message = (
             "code from an archive is not built yet; use configMap (kubectl create configmap NAME --from-file=FOLDER)"

@@ -15,6 +15,8 @@ from pydantic import BaseModel, Field
 from controller import names
 from controller.podtypes import (
     MAX_ITEMS,
+    PATTERNS,
+    SHA256,
     AnnotationValue,
     DnsLabel,
     DnsName,
@@ -31,6 +33,7 @@ from controller.podtypes import (
 )
 from trainer.contract.documents import Document, load_documents
 from trainer.contract.reading import Tree, known_keys, nearest_key, read_tree
+from trainer.contract.runner import REASONS as RUNNER_REASONS
 from trainer.contract.runner import ParsedRunner, RunnerConfig, Section, Text, parse_runner
 from trainer.contract.violations import Spelling, Violation, shown
 
@@ -69,7 +72,7 @@ class CodeSpec(Section):
 
     config_map: DnsName | None = Field(None, description="a ConfigMap with one key per Python file")
     uri: Text | None = Field(None, description="an archive; with sha256")
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = None
 
 
 class QueueSpec(Section):
@@ -157,6 +160,10 @@ class GRPOJob:
         parts = path.split(".")
         return not any(".".join(parts[: depth + 1]) in self.refused for depth in range(len(parts)))
 
+    def has_fault_below(self, path: str) -> bool:
+        """Whether something below a path, `spec.volumes[0]`, was refused when it was read."""
+        return any(violation.path.startswith(f"{path}.") for violation in self.violations)
+
     def gives(self, field: str) -> bool:
         """Whether a section of the cluster's part was written, well or not."""
         return getattr(self.spec, field) is not None or field in self.refused
@@ -187,9 +194,15 @@ class Override:
         return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys).lstrip(".")
 
 
+def _respelled(text: str) -> str:
+    """A sentence of the contract about the runner's keys, with their paths as a GRPOJob spells them."""
+    return re.sub(r"\b[a-z]+\.[a-z_]+\b", lambda path: Spelling.GRPOJOB.path(path[0]), text)
+
+
 TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
 PLACEHOLDER = "unknown"
 REASONS = {
+    **{Spelling.GRPOJOB.path(path): _respelled(reason) for path, reason in RUNNER_REASONS.items()},
     "metadata.generateName": "is not used: a run folder needs a name that stays; give metadata.name",
     "spec.volumes.hostPath": (
         "would tie the run to one node and open the node to it; use persistentVolumeClaim, nfs or csi"
@@ -281,7 +294,7 @@ def _read_head(data: Mapping[str, Any]) -> Iterator[Violation]:
         if key not in TOP_LEVEL:
             near = nearest_key(str(key), TOP_LEVEL) or (f"spec.{key}" if _belongs_to_spec(key) else None)
             fix = f"did you mean {near}?" if near else f"the keys here are {', '.join(TOP_LEVEL)}"
-            yield Violation("unknown-key", str(key), data[key], f"is not a key of a {names.KIND}; {fix}")
+            yield Violation("unknown-key", str(key), data[key], f"{shown(key)} is not a key of a {names.KIND}; {fix}")
 
 
 def _belongs_to_spec(key: Any) -> bool:
@@ -289,15 +302,29 @@ def _belongs_to_spec(key: Any) -> bool:
 
 
 def _read_section(model: type[Model], data: Any) -> Tree[Model]:
-    """As `read_tree`, with placeholders for required fields that were left out or refused: the rest is read."""
+    """As `read_tree`, with placeholders for required fields that were left out or refused: their section stays."""
     tree = read_tree(model, data, Spelling.GRPOJOB)
-    if tree.value is not None or not isinstance(data, Mapping | None):
+    if not isinstance(data, Mapping | None):
         return tree
     filled, refused = copy.deepcopy(dict(data or {})), set(tree.refused)
     for violation in tree.violations:
-        _put(filled, _keys_of(violation.path), PLACEHOLDER)
-        refused.add(re.sub(r"\[.*", "", _to_snake(violation.path.removeprefix("spec."))))
-    return replace(read_tree(model, filled, Spelling.GRPOJOB), refused=frozenset(refused), violations=tree.violations)
+        keys = _keys_of(violation.path)
+        if (
+            violation.rule != "unknown-key"
+            and all(isinstance(key, str) for key in keys)
+            and _is_lost(tree.value, keys[:-1])
+        ):
+            _put(filled, keys, PLACEHOLDER)
+            refused.add(".".join(_to_snake(str(key)) for key in keys))
+    again = read_tree(model, filled, Spelling.GRPOJOB)
+    return Tree(again.value, frozenset(refused | again.refused), tree.violations)
+
+
+def _is_lost(value: Any, keys: tuple[str | int, ...]) -> bool:
+    """Whether the section at a path was given up because of a fault below it."""
+    for key in keys:
+        value = getattr(value, _to_snake(str(key)), None)
+    return value is None
 
 
 def _to_snake(path: str) -> str:
@@ -318,7 +345,12 @@ def _of_metadata(violation: Violation) -> Violation:
 
 def _reasoned(violation: Violation) -> Violation:
     reason = REASONS.get(re.sub(r"\[\d+\]", "", violation.path))
-    return replace(violation, message=reason) if reason and violation.rule == "unknown-key" else violation
+    if reason and violation.rule == "unknown-key":
+        return replace(violation, message=reason)
+    for pattern, words in PATTERNS.items():
+        if f"must match {pattern};" in violation.message:
+            return replace(violation, message=violation.message.replace(f"must match {pattern};", f"must be {words};"))
+    return violation
 
 
 def _lay_over(data: Mapping[str, Any], overrides: Iterable[Override]) -> tuple[dict[str, Any], list[Violation]]:
@@ -328,11 +360,9 @@ def _lay_over(data: Mapping[str, Any], overrides: Iterable[Override]) -> tuple[d
         laid["spec"] = {}
     for override in overrides:
         if not _put(laid["spec"], override.keys, override.value):
-            message = (
-                f"{shown(override.value)} has no place here: a part of the path is neither a mapping nor such a list"
-            )
+            message = f"{shown(override.value)} has no place here: the file has no such list or mapping"
             path = f"spec.{override.dotted}"
-            faults.append(Violation("type", path, override.value, f"{message}; set that part (from --set)"))
+            faults.append(Violation("type", path, override.value, f"{message}; set it as a whole"))
     return laid, faults
 
 
@@ -346,6 +376,8 @@ def _put(tree: Any, keys: tuple[str | int, ...], value: Any) -> bool:
         elif not isinstance(tree, dict):
             return False
         elif not last and tree.get(key) is None:
+            if isinstance(keys[depth + 1], int):
+                return False
             tree[key] = {}
         if last:
             tree[key] = value

@@ -8,7 +8,7 @@ from posixpath import join, normpath
 
 from controller import names, podrules
 from controller.grpojob import GRPOJob
-from trainer.contract.violations import Violation
+from trainer.contract.violations import Violation, shown
 
 OUTPUT = "spec.output.uri"
 CADENCE = "spec.checkpoint.everySteps"
@@ -23,17 +23,18 @@ def check_output(job: GRPOJob, hosts: int | None) -> Iterator[Violation]:
     if uri is None:
         if saves:
             yield Violation(
-                "shared-output", OUTPUT, None, f"null keeps checkpoints in the pod that they outlive; use {VOLUME}"
+                "shared-output",
+                OUTPUT,
+                None,
+                f"null leaves checkpoints in the pods, which they are to outlive; use {VOLUME}",
             )
     elif uri.startswith("gs://"):
         return
     elif saves and hosts is not None and hosts > 1 and not _lies_on(uri, podrules.persistent_mounts(job)):
-        message = (
-            f"{uri} is a folder of each of the {hosts} hosts, and checkpoints are written by all into one; use {VOLUME}"
-        )
+        message = f"{shown(uri)} is another folder on each of {hosts} hosts, and all must see one; use {VOLUME}"
         yield Violation("shared-output", OUTPUT, uri, message)
     elif not _lies_on(uri, (*podrules.writable_mounts(job), *podrules.MOUNT_PATHS)):
-        message = f"{uri} lies on no volume, and the container's own files are read-only; use {VOLUME}"
+        message = f"{shown(uri)} lies on no volume, and the container's own files are read-only; use {VOLUME}"
         yield Violation("shared-output", OUTPUT, uri, message)
 
 
@@ -45,7 +46,7 @@ def output_warnings(job: GRPOJob) -> Iterator[Violation]:
             message = f"null keeps the run folder in the pods, and nothing of it survives them; use {VOLUME}"
             yield Violation("shared-output", OUTPUT, None, message)
         elif not uri.startswith("gs://") and not _lies_on(uri, podrules.persistent_mounts(job)):
-            message = f"{uri} lies in the pod, and does not survive it; use {VOLUME}"
+            message = f"{shown(uri)} lies in the pod, and does not survive it; use {VOLUME}"
             yield Violation("shared-output", OUTPUT, uri, message)
         if not _saves(job) and (why := _may_be_stopped(job)):
             message = f"0 with {why}: a run that is stopped starts again from step 0; give a number of steps"

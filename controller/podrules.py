@@ -51,10 +51,10 @@ def check_env(job: GRPOJob) -> Iterator[Violation]:
             message = f"{shown(variable.name)} is set by the operator; remove it"
             yield Violation("reserved-env", f"{path}.name", variable.name, message)
         yield from _secrets(variable, path)
-        yield from _one_value(variable, path)
+        yield from _one_value(job, variable, path)
     yield from _twice("spec.env", (variable.name for variable in job.spec.env), "name")
     for index, source in enumerate(job.spec.env_from):
-        yield from _one_source(f"spec.envFrom[{index}]", source, ("config_map_ref", "secret_ref"))
+        yield from _one_source(job, f"spec.envFrom[{index}]", source, ("config_map_ref", "secret_ref"))
 
 
 def _secrets(variable: EnvVar, path: str) -> Iterator[Violation]:
@@ -71,12 +71,12 @@ def _secrets(variable: EnvVar, path: str) -> Iterator[Violation]:
         )
 
 
-def _one_value(variable: EnvVar, path: str) -> Iterator[Violation]:
+def _one_value(job: GRPOJob, variable: EnvVar, path: str) -> Iterator[Violation]:
     if variable.value is not None and variable.value_from is not None:
         yield Violation("type", path, None, f"{variable.name} has value and valueFrom; keep one of them")
     if variable.value_from is not None:
         fields = ("secret_key_ref", "config_map_key_ref", "field_ref", "resource_field_ref")
-        yield from _one_source(f"{path}.valueFrom", variable.value_from, fields)
+        yield from _one_source(job, f"{path}.valueFrom", variable.value_from, fields)
 
 
 def check_labels(job: GRPOJob) -> Iterator[Violation]:
@@ -109,7 +109,7 @@ def check_volumes(job: GRPOJob) -> Iterator[Violation]:
             message = f"{shown(volume.name)} is a volume of the operator; use my-{volume.name}"
             yield Violation("reserved-env", f"{path}.name", volume.name, message)
         sources = tuple(field for field in Volume.model_fields if field != "name")
-        yield from _one_source(path, volume, sources)
+        yield from _one_source(job, path, volume, sources)
     yield from _twice("spec.volumes", (volume.name for volume in job.spec.volumes), "name")
     yield from _check_mounts(job)
 
@@ -161,9 +161,9 @@ def _read_only(volume: Volume) -> bool:
     return any(getattr(getattr(volume, field), "read_only", None) for field in PERSISTENT)
 
 
-def _one_source(path: str, section: object, fields: Sequence[str]) -> Iterator[Violation]:
+def _one_source(job: GRPOJob, path: str, section: object, fields: Sequence[str]) -> Iterator[Violation]:
     given = [to_camel(field) for field in fields if getattr(section, field) is not None]
-    if not given:
+    if not given and not job.has_fault_below(path):
         yield Violation("required", path, None, f"names no source; give one of {', '.join(map(to_camel, fields))}")
     if len(given) > 1:
         yield Violation("type", path, None, f"names {' and '.join(given)}; keep one of them")

@@ -10,21 +10,37 @@ from pydantic import Field
 
 from trainer.contract.runner import Section, Text
 
-EnvName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[-._a-zA-Z][-._a-zA-Z0-9]*$")]
-DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-DnsName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-LabelKey = Annotated[
-    str,
-    Field(max_length=317, pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"),
-]
-LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+ENV_NAME = r"^[-._a-zA-Z][-._a-zA-Z0-9]*$"
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+ABSOLUTE_PATH = r"^/[^:]*$"
+RELATIVE_PATH = r"^[^/]"
+SHA256 = r"^[0-9a-f]{64}$"
+PATTERNS = {
+    ENV_NAME: "a name of letters, digits, '_', '-' and '.', no digit first",
+    DNS_LABEL: "a name of lower-case letters, digits and '-'",
+    DNS_NAME: "a name of lower-case letters, digits, '-' and '.'",
+    LABEL_KEY: "a label's key: letters, digits, '-', '_' and '.', perhaps after a domain and '/'",
+    LABEL_VALUE: "a label's value: letters, digits, '-', '_' and '.'",
+    QUANTITY: "a quantity such as 4, 500m or 16Gi",
+    ABSOLUTE_PATH: "an absolute path without ':'",
+    RELATIVE_PATH: "a relative path",
+    SHA256: "64 hexadecimal digits",
+}
+"""What a text must look like, and how a user is told."""
+
+EnvName = Annotated[str, Field(min_length=1, max_length=256, pattern=ENV_NAME)]
+DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
+DnsName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]
+LabelKey = Annotated[str, Field(max_length=317, pattern=LABEL_KEY)]
+LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
 AnnotationValue = Annotated[str, Field(max_length=65536)]
-Quantity = Annotated[
-    str,
-    Field(max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$", description="4, 500m, 16Gi"),
-]
-AbsolutePath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^/[^:]*$")]
-RelativePath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^/]")]
+Quantity = Annotated[str, Field(max_length=32, pattern=QUANTITY)]
+AbsolutePath = Annotated[str, Field(min_length=1, max_length=4096, pattern=ABSOLUTE_PATH)]
+RelativePath = Annotated[str, Field(min_length=1, max_length=4096, pattern=RELATIVE_PATH)]
 FileMode = Annotated[int, Field(ge=0, le=0o777)]
 MAX_ITEMS = 128
 

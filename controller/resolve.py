@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 from controller import clusterrules, outputrules, podrules
@@ -14,7 +14,7 @@ from controller.tpu import CpuHosts, TpuSlice
 from trainer.contract.batch import BatchPlan
 from trainer.contract.reading import schema_paths
 from trainer.contract.run import Machine, Resolution, RunConfig, resolve_run
-from trainer.contract.runner import RunnerConfig
+from trainer.contract.runner import RunnerConfig, with_origins
 from trainer.contract.violations import Spelling, Violation
 
 CPU_REQUEST, CPU_MEMORY = "1", "2Gi"
@@ -132,20 +132,10 @@ def _in_order(found: Iterable[Violation], job: GRPOJob) -> tuple[Violation, ...]
         below = path.rpartition(".")[0] + "."
         return (2, max((at for known, at in ranks.items() if known.startswith(below)), default=len(ranks)), 1)
 
-    return tuple(_told(violation, job) for violation in sorted(found, key=rank))
+    return with_origins(sorted(found, key=rank), job.origins, Spelling.GRPOJOB)
 
 
 @cache
 def _ranks() -> dict[str, int]:
     paths = ["", *schema_paths(RunnerConfig), *schema_paths(ClusterSpec)]
     return {Spelling.GRPOJOB.path(path): rank for rank, path in enumerate(paths)}
-
-
-def _told(violation: Violation, job: GRPOJob) -> Violation:
-    """A value of the cluster's part that came from the command line says so; the contract says it of the runner's."""
-    told = violation.message.endswith(")") and "came from" in violation.message
-    for dotted, origin in job.origins.items():
-        path = f"spec.{dotted}"
-        if not told and (violation.path == path or violation.path.startswith((f"{path}.", f"{path}["))):
-            return replace(violation, message=f"{violation.message} (the value came from {origin})")
-    return violation

@@ -250,3 +250,9 @@ def _ambiguous(accelerator: str, topology: str, machines: Iterable[str]) -> str:
 def _unknown_machine(accelerator: str, topology: str, machine_type: str, machines: Iterable[str]) -> str:
     choices = _either(_choice(accelerator, topology, name) for name in machines)
     return f"{shown(machine_type)} forms no {topology} of {accelerator}; use {choices}"
+
+
+def memory_per_device(found: TpuSlice) -> int | None:
+    """High-bandwidth memory of one JAX device in bytes, None where it is not published."""
+    gibibytes = _catalogue()["accelerators"][found.accelerator]["chip"]["hbm_gib"]
+    return None if gibibytes is None else gibibytes * 2**30 // found.devices_per_chip
