@@ -71,6 +71,21 @@ def _install_scalars() -> None:
 _install_scalars()
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that either PyYAML or the loader above would read as something else."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
+
+
+def dump_document(data: Any) -> str:
+    """Plain data as YAML in ASCII, keys in their order; `load_documents` gives it back."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120)
+
+
 def load_documents(text: str, source: str) -> list[Document]:
     """Every document of a YAML text, in order; after bad syntax nothing more can be read. `source` names the file."""
     documents: list[Document] = []

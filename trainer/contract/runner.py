@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
-from trainer.contract.documents import load_documents
+from trainer.contract.documents import dump_document, load_documents
 from trainer.contract.judgement import MAX_BATCH, MAX_GROUP
 from trainer.contract.reading import read_tree
 from trainer.contract.violations import Spelling, Violation, shown, to_camel
@@ -309,4 +308,4 @@ def dump_yaml(config: RunnerConfig) -> str:
     if config.reward_weights is not None and len(config.reward_weights) == len(config.rewards):
         for reward, weight in zip(plain["rewards"], config.reward_weights, strict=True):
             reward["weight"] = weight
-    return yaml.safe_dump(plain, sort_keys=False, default_flow_style=False, width=120)
+    return dump_document(plain)

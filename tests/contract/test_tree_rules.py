@@ -1,0 +1,125 @@
+"""Rules of the runner's tree that are not arithmetic: required, not-yet, preset-conflict, reward-weights."""
+
+from typing import Any
+
+import pytest
+
+from trainer.contract.checks import BUCKET_PATHS, NOT_YET
+from trainer.contract.run import Machine, resolve_run
+from trainer.contract.runner import parse_runner
+from trainer.contract.violations import Spelling
+
+
+def lines(**data: Any) -> list[str]:
+    parsed = parse_runner({"model_path": "a/b", "rollout": {"batch_size": 128}} | data, Spelling.RUNNER)
+    machine = Machine(1, 8, 1, 1, "tpu")
+    return [f"{found.rule} {found}" for found in resolve_run(parsed, machine, "x", Spelling.RUNNER).violations]
+
+
+def test_a_run_needs_a_model() -> None:
+    """Without a model there is nothing to train; the tree itself may leave it out."""
+    assert lines(model_path=None) == ["required model_path: null is no model; give a hub id[@revision] or a folder"]
+
+
+NOT_BUILT = {
+    "lora": {"rank": 8},
+    "rollout.top_k": 50,
+    "rollout.top_p": 0.9,
+    "rollout.min_p": 0.1,
+    "rollout.stop": ["</answer>"],
+    "algorithm.preset": "dapo",
+    "algorithm.advantage": "grpo",
+    "algorithm.aggregation": "token-mean",
+    "algorithm.kl": "k3",
+    "algorithm.mask_truncated": True,
+    "train.ppo_epochs": 2,
+    "train.beta": 0.1,
+    "train.on_non_finite": "Skip",
+    "eval.samples": 4,
+    "eval.temperature": 0.5,
+    "checkpoint.every_minutes": 10,
+    "checkpoint.best": "reward",
+    "checkpoint.init_from": {"uri": "/x"},
+    "export.when": "OnSuccess",
+    "wandb_project": "p",
+    "wandb_name": "n",
+    "model_path": "gs://a/b",
+    "data.train": "gs://a/b",
+    "data.eval": "gs://a/b",
+    "output.uri": "gs://a/b",
+}
+
+
+@pytest.mark.parametrize("path", sorted({*NOT_YET, *BUCKET_PATHS}))
+def test_keys_of_parts_that_are_not_built_are_refused(path: str) -> None:
+    """Each of these keys, set to anything but its default, is refused by rule not-yet at its own path."""
+    tree: dict[str, Any] = {"model_path": "a/b", "rollout": {"batch_size": 128}}
+    *parents, last = path.split(".")
+    section = tree
+    for parent in parents:
+        section = section.setdefault(parent, {})
+    section[last] = NOT_BUILT[path]
+    told = [line for line in lines(**tree) if line.startswith("not-yet")]
+    assert len(told) == 1
+    assert told[0].startswith(f"not-yet {path}: ")
+
+
+def test_what_is_not_built_is_told_with_its_default() -> None:
+    """The fix says which value may stay."""
+    assert lines(train={"ppo_epochs": 2}, lora={"rank": 8}) == [
+        'not-yet lora: {"rank": 8, "alpha": 32.0, " .. ules": ["q_proj", "v_proj"]} is not built yet in this version; '
+        "leave it out",
+        "not-yet train.ppo_epochs: 2 is not built yet in this version; leave it out, or keep the default 1",
+    ]
+
+
+def test_clip_ranges_may_be_overridden() -> None:
+    """The preset's two clip ranges are the numbers of the algorithm that may be set today."""
+    assert lines(algorithm={"epsilon_low": 0.1, "epsilon_high": 0.3}) == []
+
+
+def test_an_override_that_contradicts_its_preset_is_refused() -> None:
+    """A preset is a published algorithm: another advantage, or a KL term it has not, makes it another one."""
+    told = lines(algorithm={"preset": "rloo", "advantage": "grpo"})
+    assert (
+        'preset-conflict algorithm.advantage: "grpo" contradicts the preset rloo, which is defined by its advantage '
+        "rloo; leave it out, or choose another preset"
+    ) in told
+    told = lines(algorithm={"preset": "dapo"}, train={"beta": 0.1})
+    assert (
+        "preset-conflict train.beta: 0.1 weighs a KL term, and the preset dapo is defined without one; leave it out"
+    ) in told
+    told = lines(algorithm={"kl": "k3"})
+    assert (
+        'preset-conflict algorithm.kl: "k3" estimates a KL term whose weight train.beta is 0, so it would do nothing; '
+        "leave it out, or set that weight"
+    ) in told
+
+
+def test_reward_weights_are_as_many_as_rewards() -> None:
+    """The shorthand for weights has one for each reward, named in the error."""
+    assert lines(reward_weights=[1, 1]) == [
+        "reward-weights reward_weights: [1.0, 1.0] must have one weight for each of the 3 rewards (correct, format, "
+        "tags), and has 2; give as many weights as rewards"
+    ]
+    assert lines(reward_weights=[1, 0, 2]) == []
+
+
+def test_weights_that_are_given_twice_must_agree() -> None:
+    """Two different weights for one reward are a mistake in one of them."""
+    rewards = [{"name": "correct", "weight": 2.0}]
+    assert lines(rewards=rewards, reward_weights=[1]) == [
+        "reward-weights reward_weights: [1.0] contradicts the weights that rewards gives; keep one of the two"
+    ]
+    assert lines(rewards=rewards, reward_weights=[2]) == []
+
+
+def test_each_reward_has_a_name_of_its_own() -> None:
+    """Two rewards that would write one metric are refused; a function's name serves as its reward's."""
+    rewards = [{"python": "my.rewards:short"}, {"python": "other:short"}, {"name": "brief", "python": "other:short"}]
+    assert lines(rewards=rewards) == [
+        'reward-weights rewards[1].name: "short" is the name of rewards[0] too; give each its own name'
+    ]
+    assert lines(rewards=[{}]) == [
+        "required rewards[0].name: null names no reward; give one of correct, format, tags, or python"
+    ]
