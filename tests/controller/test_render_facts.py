@@ -24,8 +24,14 @@ def _pod(manifests: Manifests) -> Any:
     return _job(manifests)["template"]["spec"]
 
 
-def _keys(tolerations: list[dict[str, Any]]) -> list[str]:
-    return [toleration["key"] for toleration in tolerations]
+def _tolerated(key: str) -> dict[str, str]:
+    return {"key": key, "operator": "Exists", "effect": "NoSchedule"}
+
+
+def test_the_kind_is_that_of_jobset_0_12(render_job: Render) -> None:
+    """The only API version that JobSet serves."""
+    job_set = render_job().job_set
+    assert (job_set["apiVersion"], job_set["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +200,7 @@ def test_flex_start_without_a_queue(render_job: Render) -> None:
     """Plain flex-start has its own label and taint, and asks Kueue for nothing."""
     manifests = render_job({"tpu": V6E | {"capacity": {"type": "FlexStart"}}})
     assert _pod(manifests)["nodeSelector"]["cloud.google.com/gke-flex-start"] == "true"
-    assert "cloud.google.com/gke-flex-start" in _keys(_pod(manifests)["tolerations"])
+    assert _tolerated("cloud.google.com/gke-flex-start") in _pod(manifests)["tolerations"]
     assert "cloud.google.com/gke-queued" not in _pod(manifests)["nodeSelector"]
     assert list(manifests.job_set["metadata"]["annotations"]) == [EXCLUSIVE]
 
@@ -206,7 +212,7 @@ def test_flex_start_through_a_queue(lifecycle: dict[str, int], seconds: str, ren
     manifests = render_job({"tpu": V6E | capacity, "queue": {"localQueue": "q"}, "lifecycle": lifecycle})
     assert _pod(manifests)["nodeSelector"]["cloud.google.com/gke-queued"] == "true"
     assert "cloud.google.com/gke-flex-start" not in _pod(manifests)["nodeSelector"]
-    assert "cloud.google.com/gke-queued" in _keys(_pod(manifests)["tolerations"])
+    assert _tolerated("cloud.google.com/gke-queued") in _pod(manifests)["tolerations"]
     annotations = manifests.job_set["metadata"]["annotations"]
     assert annotations["provreq.kueue.x-k8s.io/maxRunDurationSeconds"] == seconds
 

@@ -200,6 +200,18 @@ def test_the_fallback_profile_is_root_but_unprivileged(render_job: Render) -> No
     assert (container["privileged"], container["allowPrivilegeEscalation"]) == (False, False)
 
 
+def test_a_group_for_volumes_is_possible_as_root(render_job: Render) -> None:
+    """A claim's files belong to fsGroup under either profile."""
+    pod = _pod(render_job({"securityContext": {"profile": "Root", "fsGroup": 2000}}))["securityContext"]
+    assert pod["fsGroup"] == 2000
+    assert "fsGroup" not in _pod(render_job({"securityContext": {"profile": "Root"}}))["securityContext"]
+
+
+def test_output_is_not_held_back(render_job: Render) -> None:
+    """What a process printed before it was killed is in the log."""
+    assert _env(render_job())["PYTHONUNBUFFERED"] == "1"
+
+
 def test_users_ids_replace_the_defaults(render_job: Render) -> None:
     """A group follows the user where it is not given."""
     pod = _pod(render_job({"securityContext": {"runAsUser": 1000}}))["securityContext"]
