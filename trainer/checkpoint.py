@@ -3,11 +3,13 @@
 In: a TrainState and a Place. Out: the same, bit for bit, on the same mesh. It refuses to know when to save.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -61,6 +63,11 @@ class Checkpoints:
         restored = self._manager.restore(step, args=items)
         return restored.state, Place(**restored.place)
 
+    def clear(self) -> None:
+        """Forget every checkpoint: the run begins again."""
+        for step in self._manager.all_steps():
+            self._manager.delete(step)
+
     def wait(self) -> None:
         """Until what `save` began is committed."""
         self._manager.wait_until_finished()
@@ -71,3 +78,28 @@ class Checkpoints:
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)  # type: ignore[no-untyped-call]
+
+
+def fingerprint(params: Any) -> str:
+    """Sixteen hex digits over every bit of the parameters, the same however they are sharded; each process gets it."""
+    with jax.numpy_dtype_promotion("standard"):
+        sums = jax.jit(_bit_sums)(params)
+    return hashlib.sha256(np.stack([np.asarray(part) for part in sums]).tobytes()).hexdigest()[:16]
+
+
+def _bit_sums(params: Any) -> list[jax.Array]:
+    return [_bit_sum(leaf) for leaf in jax.tree.leaves(params)]
+
+
+def _bit_sum(leaf: jax.Array) -> jax.Array:
+    """A sum modulo 2^32 of each value's bits, mixed with its place: sums of integers do not depend on their order."""
+    width = jnp.uint32 if leaf.dtype.itemsize == 4 else jnp.uint16
+    bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
+    place = jnp.zeros(leaf.shape, jnp.uint32)
+    for axis, size in enumerate(leaf.shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+    # The finaliser of MurmurHash3 (https://github.com/aappleby/smhasher), so that near values do not cancel out.
+    mixed = bits ^ (place * jnp.uint32(0x9E3779B1))
+    mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 13)) * jnp.uint32(0xC2B2AE35)
+    return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)

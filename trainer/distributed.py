@@ -7,6 +7,7 @@ what is agreed upon: models, data and rewards are other modules'.
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import jax
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from trainer.contract.batch import BatchPlan
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.process import ProcessConfig
+from trainer.contract.run import Machine
 
 Result = TypeVar("Result")
 
@@ -34,7 +36,7 @@ def start(process: ProcessConfig) -> None:
         jax.config.update("jax_num_cpu_devices", plan.devices_per_process)  # type: ignore[no-untyped-call]
     # JAX's own preemption service would take SIGTERM away from the trainer, which stops at a point of its own.
     jax.config.update("jax_enable_preemption_service", False)  # type: ignore[no-untyped-call]
-    if plan.processes > 1:
+    if process.coordinator is not None:
         _connect(process)
     try:
         found = Counter(device.process_index for device in jax.devices())
@@ -64,13 +66,30 @@ def check_machine(plan: BatchPlan, devices_of: Counter[int], process_index: int)
     Raises RunError PLAN_DIFFERS.
     """
     planned = f"the plan has {plan.processes} process(es) with {plan.devices_per_process} device(s) each"
+    faults = []
     if jax.process_index() != process_index:
-        raise RunError(ExitCode.PLAN_DIFFERS, f"JAX calls process {process_index} number {jax.process_index()}")
+        faults.append(f"JAX calls process {process_index} number {jax.process_index()}")
     if len(devices_of) != plan.processes:
-        raise RunError(ExitCode.PLAN_DIFFERS, f"{planned}, and JAX found {len(devices_of)} process(es)")
+        faults.append(f"{planned}, and JAX found {len(devices_of)} process(es)")
     for index, count in sorted(devices_of.items()):
         if count != plan.devices_per_process:
-            raise RunError(ExitCode.PLAN_DIFFERS, f"{planned}, and JAX found {count} device(s) on process {index}")
+            faults.append(f"{planned}, and JAX found {count} device(s) on process {index}")
+    if faults:
+        raise RunError(ExitCode.PLAN_DIFFERS, "; ".join(faults), agreed=True)
+
+
+def device_kind() -> str:
+    """What the devices of this process are, in JAX's words: `cpu`, `TPU v6 lite`."""
+    return str(jax.local_devices()[0].device_kind)
+
+
+def find_machine() -> Machine:
+    """The TPU VM, or the slice of TPU VMs, that this process finds itself on; `start` must not connect it again."""
+    with suppress(ValueError, RuntimeError):  # a single machine, which has no one to connect to
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    slices = len({getattr(device, "slice_index", 0) for device in jax.devices()})
+    hosts = jax.process_count() // slices
+    return Machine(jax.process_count(), jax.local_device_count(), hosts, slices, "tpu")
 
 
 def stop() -> None:
@@ -97,6 +116,11 @@ def agree_any(flag: bool) -> bool:
     return bool(gather(np.array(flag)).any())
 
 
+def text_of_first(text: str) -> str:
+    """Process 0's text, on every process; at most 2000 bytes of it."""
+    return _unpacked(gather(_packed(text))[0])
+
+
 def together(action: Callable[[], Result]) -> Result:
     """Run `action` in every process; where it failed in any, all raise the RunError of the lowest of these.
 
@@ -112,10 +136,10 @@ def together(action: Callable[[], Result]) -> Result:
     if not codes.any():
         return result  # type: ignore[return-value]
     messages = gather(_packed(error.message if error else ""))
-    if error is not None:
-        raise error
     first = int(np.flatnonzero(codes)[0])
-    raise RunError(ExitCode(int(codes[first])), f"process {first}: {_unpacked(messages[first])}")
+    told = _unpacked(messages[first]) if error is None else error.message
+    text = f"process {first}: {told}" if error is None else told
+    raise RunError(ExitCode(int(codes[first])), text, agreed=True) from error
 
 
 def explain(error: Exception) -> RunError:

@@ -1,10 +1,14 @@
 """How far a run is: a ledger for the process that watches over this one, and a line for people after each step."""
 
 import json
+import math
 import os
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from trainer.contract.exits import Cause
 
@@ -98,3 +102,45 @@ def step_line(row: Mapping[str, float], steps: int, rewards: tuple[str, ...], re
         f" | {row['time/step_s']:.1f} s ({phases})"
         f" | ETA {clock(remaining_seconds)}"
     )
+
+
+class Stopwatch:
+    """Seconds of each phase of one step; those of a phase entered twice add up."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._started = now()
+        self.seconds = dict.fromkeys(("rollout", "rewards", "update"), 0.0)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begun = self._now()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - begun
+
+    @property
+    def total(self) -> float:
+        return self._now() - self._started
+
+
+def completions_table(records: Sequence[Mapping[str, Any]], step: int) -> str:
+    """A few completions with their rewards: the best, the worst and the one between, each on two lines."""
+    ranked = sorted(records, key=lambda record: -math.inf if record["total"] is None else record["total"], reverse=True)
+    chosen = [ranked[index] for index in sorted({0, len(ranked) // 2, len(ranked) - 1})]
+    lines = [f"completions of step {step}, best to worst of {len(records)}:"]
+    for record in chosen:
+        rewards = "  ".join(f"{name} {_short(value)}" for name, value in record["rewards"].items())
+        cut = "" if record["finished"] else ", cut off"
+        lines.append(f"  reward {_short(record['total'])}  {rewards}  ({record['tokens']} tokens{cut})")
+        lines.append(f"    {_one_line(record['prompt'], 70)} → {_one_line(record['completion'], 160)}")
+    return "\n".join(lines)
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}"
+
+
+def _one_line(text: str, width: int) -> str:
+    """The end of a text: questions and answers both stand there."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else "…" + flat[-width + 1 :]

@@ -18,12 +18,19 @@ from pathlib import Path
 from trainer.contract.exits import Cause, ExitCode
 from trainer.contract.process import ENV_TERMINATION_LOG
 from trainer.progress import ENV_LEDGER, Entry, Ledger
+from trainer.starting import Start
 
 PEER_LOST_SECONDS = 10.0
 """A process that lost a peer ends so much later, so that the peer's own cause is seen first."""
 _MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+def main(argv: list[str]) -> int:
+    """Check the command line, then run the trainer with it, to its end."""
+    Start.of(argv)
+    return supervise([sys.executable, "-m", "trainer.worker", *argv], os.environ)
 
 
 def supervise(command: Sequence[str], environ: Mapping[str, str], sleep: Callable[[float], None] = time.sleep) -> int:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+sys.path.insert(0, str(Path(__file__).parent))  # the modules beside the tests are imported by name
 
 import jax
 import numpy as np

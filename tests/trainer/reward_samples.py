@@ -51,3 +51,8 @@ def dies(completions, **kwargs):
 
 def platform(completions, **kwargs):
     return [float(os.environ["JAX_PLATFORMS"] == "cpu")] * len(completions)
+
+
+def letters(completions, **kwargs):
+    """Something that random tokens earn now and then, and no two rows alike."""
+    return [sum(map(str.isalpha, completion)) + len(completion) / 100 for completion in completions]

@@ -75,6 +75,9 @@ class RewardSet:
 
     def score(self, rows: Rows) -> Scores:
         """All rewards at once; the time taken is that of the slowest."""
+        if not len(rows):  # the end of an evaluation: other processes may still have rows
+            nothing = np.zeros((len(self.names), 0))
+            return Scores(self.names, nothing, nothing > 0, nothing[0], {})
         verdicts = list(self._threads.map(lambda scorer: scorer.score(rows), self._scorers))
         values = np.stack([verdict.values for verdict in verdicts])
         failed = np.stack([verdict.failed for verdict in verdicts])

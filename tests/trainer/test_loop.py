@@ -1,0 +1,107 @@
+"""The loop, as processes of a pod: the same run on any number of processes, and a resumed run equal to a whole one."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from launching import Launched, resolved, sums
+
+EXACT = ("step", "epoch", "reward/total/mean", "reward/total/std", "length/completion/mean", "length/truncated")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sums(tmp_path_factory.mktemp("data") / "sums.jsonl")
+
+
+@pytest.fixture(scope="module")
+def one_process(byte_model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """A finished run of one process with eight devices, evaluated before, in the middle and at the end."""
+    folder = tmp_path_factory.mktemp("one")
+    run = resolved(byte_model, data, folder / "out", 1, 8, eval_every_steps=2, checkpoint={"every_steps": 2})
+    launched = Launched(run, folder)
+    launched.ended = launched.finish()
+    return launched
+
+
+def test_two_processes_train_what_one_does(one_process: Launched, byte_model: Path, data: Path, tmp_path: Path) -> None:
+    """Two processes of four devices sample the same tokens; loss, gradient and parameters are the same to rounding."""
+    run = resolved(byte_model, data, tmp_path / "out", 2, 4, eval_every_steps=2, checkpoint={"every_steps": 3})
+    two = Launched(run, tmp_path)
+    first, second = two.finish()
+    assert first.fingerprint == second.fingerprint
+    for ours, theirs in zip(two.metrics, one_process.metrics, strict=True):
+        assert {name: ours[name] for name in EXACT if name in ours} == {
+            name: theirs[name] for name in EXACT if name in theirs
+        }
+        for name in {"update/loss", "update/grad_norm", "update/entropy"} & ours.keys():
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-6)
+        evaluated = {name for name in ours if name.startswith("eval/")}
+        assert {name: ours[name] for name in evaluated} == {name: theirs[name] for name in evaluated}
+
+
+def test_a_run_leaves_metrics_completions_and_answers(one_process: Launched) -> None:
+    """One row a step with the effective batch and the phases, a sample of completions, every question answered once."""
+    rows = one_process.metrics
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    assert [("eval/questions" in row) for row in rows] == [True, False, True, True]
+    assert rows[0]["eval/questions"] == 24
+    assert rows[1]["batch/sequences_per_step"] == 32
+    assert {"time/rollout_s", "time/rewards_s", "time/update_s", "time/step_s"} <= rows[1].keys()
+    folder = one_process.folder
+    answered = [json.loads(line) for line in (folder / "eval/step-00000002/process-0.jsonl").read_text().splitlines()]
+    assert [answer["question"] for answer in answered] == list(range(24))
+    shown = (folder / "completions/step-00000001.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in shown] == [1] * 8
+    assert json.loads((folder / "run.json").read_text())["finished"] is True
+
+
+def test_the_log_says_who_where_and_how_far(one_process: Launched) -> None:
+    """The process introduces itself with its prompts and the effective batch; each step is one line."""
+    out = one_process.ended[0].out
+    assert "process 1 of 1: 8 cpu device(s), mesh dp 1, fsdp 8, tp 1; prompts 1 to 8 of the 8 in each step\n" in out
+    assert one_process.run.batch.summary in out
+    assert "step 2/3 | reward" in out
+    assert "completions of step 1, best to worst of 8:" in out
+    assert (one_process.folder / "logs/attempt-0/process-0.log").read_text().count("step 3/3 | reward") == 1
+
+
+def test_a_finished_run_is_refused_but_not_by_a_restart(one_process: Launched, tmp_path: Path) -> None:
+    """The same file again is refused with the way to start afresh; a restarted pod finds nothing left to do."""
+    again = Launched(one_process.run, tmp_path).wait()[0]
+    assert again.code == 2
+    assert again.cause is not None
+    assert again.cause.message == (
+        f"output.uri: {one_process.folder} holds this run, finished after 3 steps; use --new-run to start afresh"
+    )
+    assert Launched(one_process.run, tmp_path, attempt=1).wait()[0].code == 0
+
+
+def test_a_folder_of_another_run_is_refused(one_process: Launched, tmp_path: Path) -> None:
+    """The message names the run that holds the folder and the run that wanted it."""
+    other = Launched(one_process.run, tmp_path, run_id="0123abcd-another").wait()[0]
+    assert other.code == 2
+    assert "holds run 0123abcd, and this is run 0123abcd-another" in other.err
+
+
+def test_a_stopped_and_resumed_run_equals_a_whole_one(
+    one_process: Launched, byte_model: Path, data: Path, tmp_path: Path
+) -> None:
+    """SIGTERM ends with a checkpoint and exit code 10; the second attempt ends with every bit of the whole run."""
+    run = resolved(byte_model, data, tmp_path / "out", 1, 8, eval_every_steps=2, checkpoint={"every_steps": 2})
+    first = Launched(run, tmp_path)
+    assert first.processes[0].stdout is not None
+    for line in first.processes[0].stdout:
+        if line.startswith("step 1/3"):
+            first.processes[0].send_signal(signal.SIGTERM)
+            break
+    stopped = first.wait()[0]
+    assert (stopped.code, stopped.cause.name, stopped.cause.step) == (10, "Preempted", 1)
+    second = Launched(run, tmp_path, attempt=1)
+    resumed = second.finish()[0]
+    assert "resuming after step 1, 3 steps" in resumed.out
+    assert resumed.fingerprint == one_process.ended[0].fingerprint
+    kept = [name for name in one_process.metrics[3] if not name.startswith(("time/", "throughput/"))]
+    for ours, theirs in zip(second.metrics, one_process.metrics, strict=True):
+        assert {name: ours.get(name) for name in kept} == {name: theirs.get(name) for name in kept}

@@ -1,0 +1,91 @@
+"""Asking questions: questions and parameters come in, completions with their texts and scores go out.
+
+Training asks each question K times at random, evaluation once and greedily; what they share is here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data import Question
+from trainer.rewards import RewardSet, Rows, Scores
+from trainer.rollout import Rollout, bucket
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The rows of one process, question by question: row = question · samples + sample.
+
+    `token_ids` end with the stop token where one was sampled; `finished` (bool) tells that it was.
+    """
+
+    questions: list[Question]
+    token_ids: list[list[int]]
+    texts: list[str]
+    finished: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one pass of generation shares over all processes; `prompt_bucket` is the padded prompt length."""
+
+    step: int
+    seed: int
+    prompt_bucket: int
+    samples: int
+    greedy: bool = False
+    prompts_per_process: int | None = None
+
+
+class Asker:
+    """The model's mouth and its judges: rollout, tokenizer and rewards of one run."""
+
+    def __init__(self, rollout: Rollout, tokenizer: "PreTrainedTokenizerBase", rewards: RewardSet) -> None:
+        self._rollout = rollout
+        self._tokenizer = tokenizer
+        self._rewards = rewards
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        return self._rewards.names
+
+    def generate(self, params: Any, questions: Sequence[Question], prompt_ids: Sequence[int], call: Call) -> Answers:
+        """Complete the local `questions`, whose global numbers are `prompt_ids`. All processes call it together."""
+        completions = self._rollout.generate(
+            params,
+            [question.token_ids for question in questions],
+            prompt_ids,
+            call.step,
+            call.seed,
+            call.prompt_bucket,
+            samples=call.samples,
+            greedy=call.greedy,
+            prompts_per_process=call.prompts_per_process,
+        )
+        pairs = zip(completions.tokens, completions.lengths, strict=True)
+        token_ids = [tokens[:length].tolist() for tokens, length in pairs]
+        texts = self._tokenizer.batch_decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        asked = [question for question in questions for _ in range(call.samples)]
+        return Answers(asked, token_ids, list(texts), np.asarray(completions.finished, bool))
+
+    def score(self, answers: Answers) -> Scores:
+        """The rewards of every row of this process."""
+        return self._rewards.score(rows_of(answers.questions, answers.texts, answers.token_ids))
+
+
+def rows_of(questions: Sequence[Question], texts: list[str], token_ids: list[list[int]]) -> Rows:
+    """What reward functions see; a column that a row lacks is None there."""
+    names = dict.fromkeys(name for question in questions for name in question.columns)
+    columns = {name: [question.columns.get(name) for question in questions] for name in names}
+    return Rows([question.text for question in questions], texts, token_ids, columns)
+
+
+def prompt_bucket(questions: Sequence[Question], longest: int) -> int:
+    """The padded length for these prompts. All processes know all questions, and so agree without asking."""
+    return bucket(max(len(question.token_ids) for question in questions), longest)

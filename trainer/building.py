@@ -1,0 +1,148 @@
+"""Station 7, build: from what preflight found to a run that can begin its loop: mesh, weights, programs, checkpoints.
+
+In: a ProcessConfig and `Ready`. Out: the loop, the state it starts with, and the place where it stands. All processes
+build together.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from trainer.asking import Asker
+from trainer.checkpoint import Checkpoints, Place
+from trainer.contract.exits import ExitCode, RunError
+from trainer.contract.process import ProcessConfig
+from trainer.contract.run import RunConfig
+from trainer.data import QuestionSet
+from trainer.evaluate import Evaluation
+from trainer.loop import Loop, Run
+from trainer.mesh import build_mesh
+from trainer.model.source import stop_ids
+from trainer.model.weights import load_params
+from trainer.preflight import Ready
+from trainer.rollout import Rollout
+from trainer.update import Optimizer, TrainState, Update, init_state, make_optimizer, make_update
+from trainer.watchdog import Heartbeat
+
+log = logging.getLogger("trainer")
+
+
+def build(
+    process: ProcessConfig,
+    ready: Ready,
+    heartbeat: Heartbeat,
+    interrupted: Callable[[], bool],
+    on_step: Callable[[int], None],
+) -> tuple[Loop, TrainState, Place]:
+    """Weights are read, or restored; programs are compiled when they are first used."""
+    run = process.run
+    if jax.default_backend() != "cpu":  # there, a program of another machine's CPU could be loaded
+        jax.config.update("jax_compilation_cache_dir", process.folder.compile_cache)  # type: ignore[no-untyped-call]
+    mesh = build_mesh(run.batch)
+    optimizer = make_optimizer(run.optimizer, run.steps * run.algorithm.ppo_epochs)
+    params = load_params(ready.model_folder, ready.model, mesh, _dtype(run.precision.params))
+    state = init_state(params, optimizer, mesh)
+    heartbeat.beat()
+    update = _update(run, ready, mesh, optimizer, state)
+    checkpoints = Checkpoints(process.folder.checkpoints, run.checkpoint.keep) if ready.shared else None
+    state, place = _begin(run, checkpoints, state, ready.train)
+    heartbeat.beat()
+    asker = Asker(_rollout(run, ready, mesh), ready.tokenizer, ready.rewards)
+    loop = Loop(
+        Run(
+            process=process,
+            mesh=mesh,
+            asker=asker,
+            questions=ready.train,
+            evaluation=_evaluation(process, ready, asker),
+            update=update,
+            pad_id=_pad_id(ready),
+            checkpoints=checkpoints,
+            heartbeat=heartbeat,
+            interrupted=interrupted,
+            on_step=on_step,
+        )
+    )
+    _announce(process, ready, place)
+    return loop, state, place
+
+
+def _begin(
+    run: RunConfig, checkpoints: Checkpoints | None, state: TrainState, questions: QuestionSet
+) -> tuple[TrainState, Place]:
+    """The newest checkpoint where there is one to resume, else the beginning."""
+    start = Place(step=0, cursor=0, data=questions.digest)
+    if checkpoints is None:
+        return state, start
+    if run.checkpoint.resume == "Never":
+        checkpoints.clear()
+    step = checkpoints.latest()
+    if step is None:
+        return state, start
+    restored, place = checkpoints.restore(step, state)
+    if place.data != start.data:
+        raise RunError(
+            ExitCode.FAILED,
+            f"data.train: {questions.source} is not what it was at step {place.step}, whose checkpoint this run would "
+            "resume; bring the old data back, or use --new-run to start afresh",
+            agreed=True,
+        )
+    return restored, place
+
+
+def _update(run: RunConfig, ready: Ready, mesh: Mesh, optimizer: Optimizer, state: TrainState) -> Update:
+    return make_update(
+        ready.model,
+        mesh,
+        optimizer,
+        state,
+        algorithm=run.algorithm,
+        temperature=run.sampling.temperature,
+        longest=run.sampling.max_length_sample,
+        compute_dtype=_dtype(run.precision.compute),
+        remat=run.precision.remat,
+    )
+
+
+def _rollout(run: RunConfig, ready: Ready, mesh: Mesh) -> Rollout:
+    return Rollout(
+        ready.model,
+        mesh,
+        run.sampling,
+        stop_ids=stop_ids(ready.tokenizer, ready.model),
+        pad_id=_pad_id(ready),
+        compute_dtype=_dtype(run.precision.compute),
+    )
+
+
+def _evaluation(process: ProcessConfig, ready: Ready, asker: Asker) -> Evaluation | None:
+    if ready.evaluation is None:
+        return None
+    folder = Path(process.folder.evaluations)
+    return Evaluation(asker, ready.evaluation.questions, process.run.batch, process.process_index, folder)
+
+
+def _pad_id(ready: Ready) -> int:
+    """Any id does: padding is never told from tokens by its value."""
+    tokenizer = ready.tokenizer
+    return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+
+
+def _dtype(name: str) -> Any:
+    return {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[name]
+
+
+def _announce(process: ProcessConfig, ready: Ready, place: Place) -> None:
+    if process.process_index:
+        return
+    log.info("model %s: %s parameters", process.run.model_path, f"{ready.model.parameters:,}")
+    log.info("data: train %s", ready.train.summary)
+    if ready.evaluation is not None:
+        log.info("data: eval %s", ready.evaluation.summary)
+    where = f"resuming after step {place.step}" if place.step else "starting"
+    log.info("%s, %d steps, in %s", where, process.run.steps, process.folder.root)

@@ -1,0 +1,256 @@
+"""Station 8, the loop: questions → completions → rewards → advantages → update → metrics, step after step.
+
+In: a built run and the place where it stands. Out: an exit code; on the way metrics, completions, evaluations and
+checkpoints in the run folder. It refuses to know how a model computes, and what a reward looks at.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jax.sharding import Mesh
+
+from trainer import progress
+from trainer.asking import Asker
+from trainer.checkpoint import Checkpoints, Place, fingerprint
+from trainer.contract.exits import ExitCode, RunError
+from trainer.contract.process import ProcessConfig
+from trainer.data import QuestionSet, draw, epoch_of
+from trainer.distributed import agree_any, gather
+from trainer.evaluate import Evaluation, answer_record
+from trainer.experience import Experience, call_for, collect, table_row
+from trainer.grpo.advantages import group_advantages
+from trainer.metrics import MetricsFile, Row, batch_row
+from trainer.rollout import bucket
+from trainer.update import TrainRow, TrainState, Update, build_train_batch
+from trainer.watchdog import Heartbeat
+
+log = logging.getLogger("trainer")
+
+SHOW_COMPLETIONS_EVERY = 10
+"""Steps between two tables of completions; the first and the last step have one too."""
+_GROUPS_SHOWN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What station 7 built. `checkpoints` is None where the processes share no folder to write one.
+
+    `interrupted` tells whether this process was asked to stop; `on_step` is told each completed step.
+    """
+
+    process: ProcessConfig
+    mesh: Mesh
+    asker: Asker
+    questions: QuestionSet
+    evaluation: Evaluation | None
+    update: Update
+    pad_id: int
+    checkpoints: Checkpoints | None
+    heartbeat: Heartbeat
+    interrupted: Callable[[], bool]
+    on_step: Callable[[int], None]
+
+
+class Loop:
+    """One attempt of a run, from the place where it stands to its last step or to a safe point at which it stops."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._config = run.process.run
+        self._plan = run.process.run.batch
+        self._index = run.process.process_index
+        self._metrics = MetricsFile(Path(run.process.folder.metrics))
+        self._pace = progress.Pace()
+
+    def train(self, state: TrainState, place: Place) -> ExitCode:
+        """Train to the last step: DONE, or PREEMPTED where all processes agreed to stop at a safe point before it."""
+        if not self._catch_up(state, place):
+            return self._stopped(state, place)
+        while place.step < self._config.steps:
+            if self._stops():
+                return self._stopped(state, place)
+            done = self._step(state, place)
+            if done is None:
+                return self._stopped(state, place)
+            state, place, row = done
+            if not self._conclude(state, place, row):
+                return self._stopped(state, place)
+        return self._finished(state, place)
+
+    def _stops(self) -> bool:
+        self._run.heartbeat.beat()
+        return agree_any(self._run.interrupted())
+
+    # --- one step
+
+    def _step(self, state: TrainState, place: Place) -> tuple[TrainState, Place, Row] | None:
+        """Train one step; None where all agreed to leave it undone, with `state` as it was."""
+        watch, step, config = progress.Stopwatch(), place.step + 1, self._config
+        rows = draw(config.seed, len(self._run.questions), place.cursor, self._plan.prompts_per_step)
+        questions = [self._run.questions.questions[row] for row in rows]
+        call = call_for(questions, self._plan, step, config.seed, config.sampling.global_length)
+        found = collect(self._run.asker, state.params, questions, self._plan, self._index, call, watch, self._stops)
+        if found is None:
+            return None
+        self._check_scorable(step, found)
+        with watch.phase("update"):
+            state, measured = self._updated(state, found)
+        self._run.heartbeat.beat()
+        self._check_finite(step, measured)
+        place = replace(place, step=step, cursor=place.cursor + self._plan.prompts_per_step)
+        row = self._row(place, found, measured, watch)
+        self._tell(row, found)
+        return state, place, row
+
+    def _updated(self, state: TrainState, found: Experience) -> tuple[TrainState, Row]:
+        sampling = self._config.sampling
+        longest = int(found.table.completion_tokens.max())
+        batch = build_train_batch(
+            self._train_rows(found),
+            self._plan,
+            self._run.mesh,
+            pad_id=self._run.pad_id,
+            prompt_bucket=found.prompt_bucket,
+            completion_bucket=bucket(longest, sampling.max_length_sample),
+        )
+        state, metrics = self._run.update(state, batch)
+        return state, {f"update/{name}": float(np.asarray(value)) for name, value in metrics.items()}
+
+    def _train_rows(self, found: Experience) -> list[TrainRow]:
+        """The local rows with their advantages. An unscorable row teaches nothing: its tokens are left out."""
+        algorithm = self._config.algorithm
+        rewards = found.totals.reshape(-1, self._plan.group_size)
+        scored = np.isfinite(rewards)
+        advantages = group_advantages(rewards, scored, estimator=algorithm.advantage)  # type: ignore[arg-type]
+        trained = scored.ravel()
+        if algorithm.mask_truncated:
+            trained &= np.concatenate([answers.finished for answers in found.answers])
+        asked = [
+            (q, ids) for answers in found.answers for q, ids in zip(answers.questions, answers.token_ids, strict=True)
+        ]
+        rows = zip(asked, advantages.ravel(), trained, strict=True)
+        return [TrainRow(question.token_ids, ids, float(a), bool(t)) for (question, ids), a, t in rows]
+
+    def _check_scorable(self, step: int, found: Experience) -> None:
+        """Faults of rewards are told; one that fails on every row of the first step will not do better later."""
+        for name in self._run.asker.reward_names:
+            errors = [scores.errors[name] for scores in found.scores if name in scores.errors]
+            number = self._run.asker.reward_names.index(name)
+            count = int(found.table.failed[number].sum())
+            if errors:
+                log.warning("step %d: reward %s failed: %s (%d rows over all processes)", step, name, errors[0], count)
+            if step == 1 and found.table.failed[number].all():
+                reason = errors[0] if errors else "see the logs of the other processes"
+                text = f"rewards[{number}]: {name} failed on all {count} completions of the first step: {reason}"
+                raise RunError(ExitCode.FAILED, f"{text}; try it with --rewards-try")
+
+    def _check_finite(self, step: int, measured: Row) -> None:
+        if not measured["update/finite"]:
+            raise RunError(
+                ExitCode.NON_FINITE,
+                f"step {step}: loss {measured['update/loss']:g}, gradient norm {measured['update/grad_norm']:g}; "
+                f"the step was not applied; lower optimizer.learning_rate ({self._config.optimizer.learning_rate:g})",
+            )
+
+    def _row(self, place: Place, found: Experience, measured: Row, watch: progress.Stopwatch) -> Row:
+        seconds, tokens = watch.total, float(found.table.completion_tokens.sum())
+        devices = self._plan.processes * self._plan.devices_per_process
+        row: Row = {"step": place.step, "epoch": epoch_of(len(self._run.questions), place.cursor)}
+        row |= table_row(found.table, self._run.asker.reward_names, self._plan.group_size) | measured
+        row |= {f"time/{name}_s": spent for name, spent in watch.seconds.items()} | {"time/step_s": seconds}
+        row["throughput/completion_tokens_per_s"] = tokens / seconds
+        row["throughput/completion_tokens_per_s_per_device"] = tokens / seconds / devices
+        return row | batch_row(self._plan)
+
+    def _tell(self, row: Row, found: Experience) -> None:
+        """The line of the step, and now and then a few completions: process 0 speaks for all."""
+        step, steps = int(row["step"]), self._config.steps
+        self._pace.add(row["time/step_s"])
+        if self._index:
+            return
+        left = self._pace.remaining_seconds(steps - step)
+        log.info("%s", progress.step_line(row, steps, self._run.asker.reward_names, left))
+        if step not in (1, steps) and step % SHOW_COMPLETIONS_EVERY:
+            return
+        answers, scores = found.answers[0], found.scores[0]
+        shown = min(_GROUPS_SHOWN * self._plan.group_size, len(answers.texts))
+        records = [answer_record(answers, scores, number) for number in range(shown)]
+        folder = Path(self._run.process.folder.completions)
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"step": step} | record) + "\n" for record in records]
+        (folder / f"step-{step:08d}.jsonl").write_text("".join(lines))
+        log.info("%s", progress.completions_table(records, step))
+
+    # --- what is due between steps
+
+    def _conclude(self, state: TrainState, place: Place, row: Row) -> bool:
+        """Evaluation, the row of metrics, a checkpoint; False where the evaluation was interrupted."""
+        evaluated: Row | None = self._evaluated(state, place) if self._evaluates(place.step) else {}
+        if not self._index:
+            self._metrics.write(row | (evaluated or {}))
+        every = self._config.checkpoint.every_steps
+        if every and place.step % every == 0:
+            self._save(state, place)
+        self._run.on_step(place.step)
+        return evaluated is not None
+
+    def _catch_up(self, state: TrainState, place: Place) -> bool:
+        """Forget metrics of steps to be made again; evaluate where that was not done yet, before the first step too."""
+        row: Row = {"step": place.step}
+        if not self._index:
+            self._metrics.keep_up_to(place.step)
+            row = next((kept for kept in self._metrics.read() if kept["step"] == place.step), row)
+        missing = self._evaluates(place.step) and bool(gather(np.array("eval/questions" not in row))[0])
+        evaluated: Row | None = self._evaluated(state, place) if missing else {}
+        if evaluated and not self._index:
+            self._metrics.keep_up_to(place.step - 1)
+            self._metrics.write(row | evaluated)
+        return evaluated is not None
+
+    def _evaluates(self, step: int) -> bool:
+        every = self._config.eval_every_steps
+        return every > 0 and (step % every == 0 or step == self._config.steps)
+
+    def _evaluated(self, state: TrainState, place: Place) -> Row | None:
+        if self._run.evaluation is None:
+            return {}
+        watch, config = progress.Stopwatch(), self._config
+        row = self._run.evaluation.run(
+            state.params, place.step, config.sampling.global_length, config.eval_batches, self._stops
+        )
+        if row is not None and not self._index:
+            parts = ", ".join(f"{name} {row[f'eval/reward/{name}/mean']:.3f}" for name in self._run.asker.reward_names)
+            text = f"reward {row['eval/reward/total/mean']:.3f} ({parts}) on {row['eval/questions']:.0f} questions"
+            log.info("evaluation after step %d | %s | %.1f s", place.step, text, watch.total)
+        return row if row is None else row | {"time/evaluation_s": watch.total}
+
+    def _save(self, state: TrainState, place: Place) -> None:
+        if self._run.checkpoints is not None:
+            self._run.checkpoints.save(state, place)
+            self._run.heartbeat.beat()
+
+    def _stopped(self, state: TrainState, place: Place) -> ExitCode:
+        self._save(state, place)
+        self._close()
+        kept = " and saved" if self._run.checkpoints is not None else ", nothing saved: the processes share no folder"
+        log.info("stopped after step %d of %d%s; %s", place.step, self._config.steps, kept, _told(state))
+        return ExitCode.PREEMPTED
+
+    def _finished(self, state: TrainState, place: Place) -> ExitCode:
+        if self._config.checkpoint.every_steps:
+            self._save(state, place)
+        self._close()
+        log.info("done: %d steps; %s", place.step, _told(state))
+        return ExitCode.DONE
+
+    def _close(self) -> None:
+        if self._run.checkpoints is not None:
+            self._run.checkpoints.close()
+
+
+def _told(state: TrainState) -> str:
+    return f"fingerprint of the parameters {fingerprint(state.params)}"

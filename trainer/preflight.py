@@ -1,0 +1,180 @@
+"""Station 7, before anything heavy: who this process is, and whether model, data, rewards and output can be reached.
+
+In: a ProcessConfig whose processes see each other. Out: `Ready`. Every check is agreed by all processes, so that all of
+them end alike; no weight has been read when it is done.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from trainer import outputs
+from trainer.contract.exits import ExitCode, RunError
+from trainer.contract.models import ModelShape, check_lengths, check_model_over_tp
+from trainer.contract.process import ProcessConfig
+from trainer.contract.violations import Spelling
+from trainer.data import DataError, QuestionSet, load_questions
+from trainer.distributed import agree_any, text_of_first, together
+from trainer.model.config import ModelConfig, UnsupportedModelError, read_model_config
+from trainer.model.source import ModelNotReachableError, check_tokenizer, load_tokenizer, resolve_model
+from trainer.rewards import RewardSet
+from trainer.rewards.loading import LoadError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Result = TypeVar("Result")
+
+RETRY_SECONDS = 300.0
+"""So long may the hub be out of reach before a run gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All that a run needs but its weights. `shared`: all processes see one run folder."""
+
+    model_folder: Path
+    model_revision: str | None
+    model: ModelConfig
+    tokenizer: "PreTrainedTokenizerBase"
+    train: QuestionSet
+    evaluation: QuestionSet | None
+    rewards: RewardSet
+    shared: bool
+
+
+def introduce(process: ProcessConfig, device_kind: str) -> list[str]:
+    """Who this process is, and what it will do of each step."""
+    plan, index = process.run.batch, process.process_index
+    size = plan.prompts_per_pass_per_process
+    mesh = f"dp {plan.mesh.dp}, fsdp {plan.mesh.fsdp}, tp {plan.mesh.tp}"
+    passes = f"each of {plan.passes} passes" if plan.passes > 1 else "each step"
+    return [
+        f"process {index + 1} of {plan.processes}: {plan.devices_per_process} {device_kind} device(s), mesh {mesh}; "
+        f"prompts {index * size + 1} to {(index + 1) * size} of the {size * plan.processes} in {passes}",
+        plan.summary,
+    ]
+
+
+def already_done(process: ProcessConfig) -> bool:
+    """Whether a restart finds its run finished: a pod was lost after the last step, and there is nothing left to do."""
+    return process.attempt > 0 and text_of_first(str(outputs.read_standing(process).finished)) == "True"
+
+
+def check(process: ProcessConfig) -> Ready:
+    """Run every check. Raises RunError, the same kind on all processes."""
+    standing = together(lambda: _standing(process))
+    shared = _check_output(process)
+    folder, revision = _fetch_model(process, standing.model_revision)
+    model, tokenizer = together(lambda: _check_model(process, folder))
+    train, evaluation = together(lambda: _check_data(process, tokenizer))
+    rewards = together(lambda: _check_rewards(process))
+    return Ready(folder, revision, model, tokenizer, train, evaluation, rewards, shared)
+
+
+def _standing(process: ProcessConfig) -> outputs.Standing:
+    standing = outputs.read_standing(process)
+    outputs.refuse_finished(process, standing)
+    return standing
+
+
+def _check_output(process: ProcessConfig) -> bool:
+    """Whether the folder is shared. Checkpoints of several processes need that."""
+    together(lambda: outputs.make_writable(process))
+    shared = not agree_any(not outputs.sees_probe_of(process, 0))
+    together(lambda: outputs.remove_probe(process))
+    if process.run.checkpoint.every_steps and not shared:
+        raise RunError(
+            ExitCode.INPUT_NOT_REACHABLE,
+            f"output.uri: {process.run.output_uri} is not one folder for all processes, and checkpoints need that; "
+            "use a shared volume, or set checkpoint.every_steps to 0",
+        )
+    return shared
+
+
+def _fetch_model(process: ProcessConfig, recorded: str | None) -> tuple[Path, str | None]:
+    """The model's folder, and its commit where it came from the hub: one commit for all processes and all attempts."""
+    commit = text_of_first(recorded or "")
+    path = process.run.model_path
+    folder = together(lambda: _patiently(lambda: resolve_model(_at(path, commit))))
+    found = "" if folder == Path(path).expanduser() else folder.name
+    first = text_of_first(found)
+    # Where the branch moved while the processes downloaded, the first one's commit is the run's.
+    same = together(lambda: folder if found == first else _patiently(lambda: resolve_model(_at(path, first))))
+    return same, first or None
+
+
+def _at(model_path: str, commit: str) -> str:
+    return f"{model_path.partition('@')[0]}@{commit}" if commit else model_path
+
+
+def _check_model(process: ProcessConfig, folder: Path) -> tuple[ModelConfig, "PreTrainedTokenizerBase"]:
+    try:
+        model, tokenizer = read_model_config(folder), load_tokenizer(folder)
+        check_tokenizer(tokenizer, model, folder)
+    except UnsupportedModelError as error:
+        raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"model_path: {error}") from error
+    _check_shape(process, model)
+    return model, tokenizer
+
+
+def _check_shape(process: ProcessConfig, model: ModelConfig) -> None:
+    """The rules that need the model's shape, which a folder's name could not tell the contract."""
+    run, mesh = process.run, process.run.batch.mesh
+    shape = ModelShape(
+        layers=model.layers,
+        hidden=model.hidden,
+        intermediate=model.intermediate,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        vocab=model.vocab,
+        max_positions=model.max_positions,
+    )
+    sampling, written = run.sampling, f"{mesh.dp},{mesh.fsdp},{mesh.tp}"
+    faults = (
+        check_lengths(shape, run.model_path, sampling.global_length, sampling.max_length_sample, Spelling.RUNNER),
+        check_model_over_tp(shape, run.model_path, mesh, written, Spelling.RUNNER),
+    )
+    broken = [str(fault) for fault in faults if fault is not None]
+    if broken:
+        raise RunError(ExitCode.INVALID_CONFIG, "\n".join(broken))
+
+
+def _check_data(process: ProcessConfig, tokenizer: "PreTrainedTokenizerBase") -> tuple[QuestionSet, QuestionSet | None]:
+    run, longest = process.run, process.run.sampling.global_length
+    answers = any(reward.python is None and reward.name == "correct" for reward in run.rewards)
+
+    def load(role: str, split: str) -> QuestionSet:
+        return _patiently(lambda: load_questions(role, split, run.data, tokenizer, longest, answers=answers))  # type: ignore[arg-type]
+
+    return load("train", "train"), load("eval", run.eval_split) if run.eval_every_steps else None
+
+
+def _check_rewards(process: ProcessConfig) -> RewardSet:
+    rewards = RewardSet(process.run.rewards, process.run.data.answer_field)
+    try:
+        rewards.start()
+    except LoadError as error:
+        rewards.stop()
+        raise RunError(ExitCode.INPUT_NOT_REACHABLE, str(error)) from error
+    return rewards
+
+
+def _patiently(
+    action: Callable[[], Result],
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> Result:
+    """Try again for five minutes where the hub did not answer; what asking again cannot change fails at once."""
+    end, pause = now() + RETRY_SECONDS, 5.0
+    while True:
+        try:
+            return action()
+        except (ModelNotReachableError, DataError) as error:
+            if error.permanent or now() + pause > end:
+                raise RunError(ExitCode.INPUT_NOT_REACHABLE, str(error)) from error
+        sleep(pause)
+        pause = min(2 * pause, 60.0)
