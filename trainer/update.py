@@ -229,8 +229,10 @@ def _score(
     score = partial(token_logprobs, temperature=temperature, chunk=max(TOKENS_PER_CHUNK // rows, 1))
 
     def score_shard(hidden: jax.Array, matrix: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Each shard sums its own gradient of the head over its chunks; the shards add theirs up once, here.
-        return score(hidden, jax.lax.pcast(matrix, DATA, to="varying"), targets)
+        # Each shard sums its own gradient of the head over its chunks; the shards add theirs up once, where the head
+        # begins to vary. There it is float32, so that the sum is: the two casts around it cancel on the way forward.
+        own = jax.lax.pcast(matrix.astype(jnp.float32), DATA, to="varying")
+        return score(hidden, own.astype(matrix.dtype), targets)
 
     over_shards, everywhere = PartitionSpec(DATA), PartitionSpec()
     score_rows = jax.shard_map(

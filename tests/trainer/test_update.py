@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -285,6 +286,26 @@ def logprobs_of(step: Step, batch: TrainBatch) -> jax.Array:
     hidden = hidden_states(params, MODEL, tokens, places, valid, mesh=None, compute_dtype=jnp.float32)
     table = jax.nn.log_softmax(hidden[:, PROMPT - 1 : -1] @ head(params).T / TEMPERATURE)
     return jnp.take_along_axis(table, tokens[:, PROMPT:, None], -1)[..., 0].reshape(batch.loss_mask.shape)
+
+
+def test_states_of_the_prompt_never_meet_the_head() -> None:
+    """Logits exist for the completion's places only: no array of the program is [row, more places, vocabulary]."""
+    step = step_of(plan_of(), keep_gradients())
+    text = step.update.lower(step.state, step.batch()).as_text()
+    widths = {int(width) for width in re.findall(rf"tensor<{ROWS}x(\d+)x{MODEL.vocab}xf32>", text)}
+    assert widths == {COMPLETION}
+
+
+def test_micro_steps_reshard_nothing() -> None:
+    """With data parallelism alone the devices only ever sum; with every axis, no row or weight is re-dealt."""
+    for grid, refused in [
+        ((4, 1, 1, 2), "all-to-all|collective-permute|all-gather"),
+        ((2, 2, 2, 2), "all-to-all|collective-permute"),
+    ]:
+        step = step_of(plan_of(*grid))
+        text = step.update.lower(step.state, step.batch()).compile().as_text()
+        assert re.search(r" all-reduce(-start)?\(", text)
+        assert not re.findall(rf" (?:{refused})(?:-start)?\(", text)
 
 
 def test_state_is_given_up_and_repeated_shapes_compile_once() -> None:
