@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainer.model.config import read_model_config
-from trainer.model.decoder import head, hidden_states
+from trainer.model.decoder import embed, head, hidden_states
 from trainer.model.weights import load_params
 
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 2)]
@@ -70,3 +70,48 @@ def test_left_padding_changes_nothing(oracle, mesh_of):
     positions = left(np.cumsum(mask, axis=1, dtype=np.int32) - 1)
     logits = logits_of(oracle, mesh_of(1, 1, 1), left(want["input_ids"].astype(np.int32)), left(mask), positions)
     np.testing.assert_allclose(logits[left(mask)], want["logits"][mask], atol=1e-4, rtol=0)
+
+
+def test_the_embedding_gradient_is_summed_in_float32(oracles, mesh_of):
+    """In bfloat16 a token that occurs 4096 times gets 4096 times the gradient of one, not 256 times."""
+    folder, mesh = oracles / "qwen2-tied", mesh_of(2, 2, 2)
+    params = load_params(folder, read_model_config(folder), mesh, jnp.float32)
+    tokens = jnp.where(jnp.arange(8192, dtype=jnp.int32) % 2 == 0, 5, 6).reshape(8, 1024)
+
+    def total(params):
+        return embed(params, tokens, mesh, jnp.bfloat16).astype(jnp.float32).sum()
+
+    gradient = np.asarray(jax.jit(jax.grad(total))(params)["embed"])
+    np.testing.assert_array_equal(gradient[5:7], np.full((2, 64), 4096.0))
+    assert np.count_nonzero(gradient) == 2 * 64
+
+
+def test_gradients_do_not_depend_on_mesh_or_remat(oracles, mesh_of):
+    """Recomputing layers in the backward pass, and spreading weights and rows, change no gradient."""
+    folder = oracles / "qwen2-tied"
+    want = expected(folder)
+    config, rows = read_model_config(folder), [0, 1, 2, 3] * 2
+    tokens, mask = want["input_ids"].astype(np.int32)[rows], want["attention_mask"].astype(bool)[rows]
+    positions = np.cumsum(mask, axis=1, dtype=np.int32) - 1
+
+    def gradient(mesh, remat):
+        def loss(params):
+            hidden = hidden_states(
+                params,
+                config,
+                jnp.asarray(tokens),
+                jnp.asarray(positions),
+                jnp.asarray(mask),
+                mesh=mesh,
+                compute_dtype=jnp.float32,
+                remat=remat,
+            )
+            return jnp.where(mask[..., None], jnp.sin(hidden @ head(params).T), 0.0).mean()
+
+        return jax.jit(jax.grad(loss))(load_params(folder, config, mesh, jnp.float32))
+
+    plain = gradient(mesh_of(1, 1, 1), "none")
+    assert all(np.abs(np.asarray(leaf)).max() > 1e-6 for leaf in jax.tree.leaves(plain))
+    for name, spread in jax.tree.leaves_with_path(gradient(mesh_of(2, 2, 2), "layer")):
+        one = np.asarray(dict(jax.tree.leaves_with_path(plain))[name])
+        np.testing.assert_allclose(np.asarray(spread), one, rtol=0, atol=2e-5 * np.abs(one).max(), err_msg=str(name))

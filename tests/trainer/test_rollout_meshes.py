@@ -4,9 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from trainer.mesh import rows_to_global
 from trainer.model.config import read_model_config
-from trainer.model.weights import load_params
+from trainer.model.weights import load_params, random_params
 from trainer.rollout import Rollout
+from trainer.rollout.program import Program, Work, complete
 
 PROMPTS = [
     [5, 6, 7],
@@ -69,3 +71,32 @@ def test_weights_gathered_layer_by_layer_give_the_same_samples(oracles, mesh_of,
     folder, mesh = oracles / "qwen2-untied", mesh_of(1, 4, 2)
     many = samples_on(folder, mesh, sampling_of(20, 2.0), PROMPTS, 8, gather_weights=False)
     assert_same(alone, many)
+
+
+@pytest.mark.parametrize(("whole", "gathers"), [(True, False), (False, True)])
+def test_weights_travel_once_a_pass(oracles, mesh_of, whole, gathers):
+    """With `gather_weights` no weight is gathered inside the loop over tokens; without it, some are."""
+    config, mesh = read_model_config(oracles / "qwen2-untied"), mesh_of(1, 8, 1)
+    program = Program(
+        config=config,
+        mesh=mesh,
+        longest=8,
+        temperature=1.0,
+        stop_ids=(1,),
+        pad_id=0,
+        compute_dtype=jnp.float32,
+        gather_weights=whole,
+    )
+    work = Work(
+        tokens=np.zeros((8, 16), np.int32),
+        lengths=np.ones(8, np.int32),
+        slot_of_block=np.zeros(8, np.int32),
+        prompt_ids=np.zeros((8, 4), np.uint32),
+        samples=np.zeros((8, 4), np.uint32),
+        wanted=np.ones((8, 4), bool),
+    )
+    work = Work(*(rows_to_global(mesh, array) for array in work))
+    params = random_params(config, 0, mesh, jnp.float32)
+    compiled = complete.lower(program, params, work, np.uint32(0), np.uint32(0), False, True).compile().as_text()
+    loops, _ = compiled.split("\nENTRY ")
+    assert ("all-gather" in loops) == gathers

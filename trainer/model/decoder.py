@@ -8,6 +8,7 @@ head only where it is not tied. Matrices are [out, in], as in the checkpoint, so
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -62,8 +63,35 @@ def head(params: Params) -> jax.Array:
 
 def embed(params: Params, tokens: jax.Array, mesh: jax.sharding.Mesh | None, compute_dtype: Any) -> jax.Array:
     """Rows of the embedding table, [*tokens.shape, embed]."""
-    table = constrain(params["embed"].astype(compute_dtype), mesh, "tp", None)
-    return constrain(table[tokens], mesh, DATA, *(None,) * tokens.ndim)
+    return constrain(_look_up(params["embed"], tokens, mesh, compute_dtype), mesh, DATA, *(None,) * tokens.ndim)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _look_up(table: jax.Array, tokens: jax.Array, mesh: jax.sharding.Mesh | None, dtype: Any) -> jax.Array:
+    """The table travels between devices in the compute dtype, but its gradient is summed in float32.
+
+    Autodiff would add up the thousands of places of a frequent token in bfloat16, where 256 + 1 is 256.
+    """
+    rows: jax.Array = constrain(table.astype(dtype), mesh, "tp", None)[tokens]
+    return rows
+
+
+def _look_up_forward(
+    table: jax.Array, tokens: jax.Array, mesh: jax.sharding.Mesh | None, dtype: Any
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _look_up(table, tokens, mesh, dtype), (table, tokens)
+
+
+def _look_up_backward(
+    mesh: jax.sharding.Mesh | None, _: Any, kept: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, None]:
+    table, tokens = kept
+    empty = constrain(jnp.zeros(table.shape, jnp.float32), mesh, "tp", None)
+    summed = empty.at[tokens].add(cotangent.astype(jnp.float32))
+    return constrain(summed, mesh, "tp", "fsdp").astype(table.dtype), None
+
+
+_look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 def decoder_layer(

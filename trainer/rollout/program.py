@@ -74,7 +74,7 @@ class Program:
 
     def __call__(self, params: Params, work: Work, seed: Any, step: Any, *, greedy: bool, one_to_one: bool) -> Done:
         """Complete all rows; see `Done`."""
-        done: Done = _complete(self, params, work, seed, step, greedy, one_to_one)
+        done: Done = complete(self, params, work, seed, step, greedy, one_to_one)
         return done
 
 
@@ -90,9 +90,13 @@ def stages(longest: int) -> list[int]:
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6))
-def _complete(
+def complete(
     program: Program, params: Params, work: Work, seed: jax.Array, step: jax.Array, greedy: bool, one_to_one: bool
 ) -> Done:
+    """Read the prompts and complete all rows; `Program.__call__` under jit, so that it can be lowered too.
+
+    `one_to_one`: block i of a shard continues slot i, and nothing has to be handed out.
+    """
     config, mesh, dtype = program.config, program.mesh, program.compute_dtype
     weights = weights_for_decoding(params, config, mesh, dtype, whole=program.gather_weights)
     last, prompt = prefill(weights, config, work.tokens, work.lengths, mesh=mesh, dtype=dtype)
