@@ -90,7 +90,9 @@ def _candidates(request: BatchRequest, found: Judgement, field: str, ignored: fr
                 return ()
             multiple = gcd(multiple, right // left)
     if multiple:
-        return [value for value in _divisors(multiple) if value % step == 0 and value <= MAX_BATCH]
+        return (
+            [step * factor for factor in _divisors(multiple // step, MAX_BATCH // step)] if multiple % step == 0 else []
+        )
     if field == "batch_size" and _must_meet_steps(probe, found, ignored):
         return _meeting_steps(probe, range(step, MAX_BATCH + 1, step))
     return range(step, MAX_BATCH + 1, step)
@@ -100,9 +102,10 @@ def _value(request: BatchRequest, factors: tuple[str | int, ...]) -> int:
     return prod(getattr(request, factor) if isinstance(factor, str) else factor for factor in factors)
 
 
-def _divisors(number: int) -> list[int]:
-    low = [divisor for divisor in range(1, isqrt(number) + 1) if number % divisor == 0]
-    return sorted({*low, *(number // divisor for divisor in low)})
+def _divisors(number: int, limit: int) -> list[int]:
+    """The divisors of `number` up to `limit`, rising."""
+    low = [divisor for divisor in range(1, min(isqrt(number), limit) + 1) if number % divisor == 0]
+    return sorted({*low, *(number // divisor for divisor in low if number // divisor <= limit)})
 
 
 def _relations(request: BatchRequest, found: Judgement, ignored: frozenset[str]) -> Iterator[_Divides]:
