@@ -55,7 +55,7 @@ class TpuSpec(Section):
     topology: Text = Field(description="chips along each axis, such as 4x4 or 2x2x2")
     machine_type: Text | None = Field(None, description="only where accelerator and topology leave a choice")
     slices: Annotated[int, Field(gt=0, le=256)] = 1
-    capacity: CapacitySpec = CapacitySpec()
+    capacity: CapacitySpec = CapacitySpec.model_construct()
     host_network: bool = False
     placement: Literal["ExclusiveNodePool", "None"] = "ExclusiveNodePool"
 
@@ -105,7 +105,7 @@ class ClusterSpec(Section):
     image_pull_secrets: Annotated[tuple[PullSecret, ...], Field(max_length=16)] = ()
     env: Annotated[tuple[EnvVar, ...], Field(max_length=MAX_ITEMS)] = ()
     env_from: Annotated[tuple[EnvFrom, ...], Field(max_length=32)] = ()
-    resources: Resources = Resources()
+    resources: Resources = Resources.model_construct()
     node_selector: Labels = Field(default_factory=dict)
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     pod_labels: Labels = Field(default_factory=dict)
@@ -114,11 +114,11 @@ class ClusterSpec(Section):
     priority_class_name: DnsName | None = None
     volumes: Annotated[tuple[Volume, ...], Field(max_length=32)] = ()
     volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=32)] = ()
-    security_context: SecurityContext = SecurityContext()
+    security_context: SecurityContext = SecurityContext.model_construct()
     suspend: bool = False
     queue: QueueSpec | None = None
-    restart: RestartSpec = RestartSpec()
-    lifecycle: LifecycleSpec = LifecycleSpec()
+    restart: RestartSpec = RestartSpec.model_construct()
+    lifecycle: LifecycleSpec = LifecycleSpec.model_construct()
 
 
 class Metadata(Section):
@@ -306,18 +306,20 @@ def _read_section(model: type[Model], data: Any) -> Tree[Model]:
     tree = read_tree(model, data, Spelling.GRPOJOB)
     if not isinstance(data, Mapping | None):
         return tree
-    filled, refused = copy.deepcopy(dict(data or {})), set(tree.refused)
-    for violation in tree.violations:
-        keys = _keys_of(violation.path)
-        if (
-            violation.rule != "unknown-key"
-            and all(isinstance(key, str) for key in keys)
-            and _is_lost(tree.value, keys[:-1])
-        ):
-            _put(filled, keys, PLACEHOLDER)
-            refused.add(".".join(_to_snake(str(key)) for key in keys))
+    lost = [
+        keys
+        for violation in tree.violations
+        if violation.rule != "unknown-key" and all(isinstance(key, str) for key in (keys := _keys_of(violation.path)))
+        if _is_lost(tree.value, keys[:-1])
+    ]
+    if not lost:
+        return tree
+    filled = copy.deepcopy(dict(data or {}))
+    for keys in lost:
+        _put(filled, keys, PLACEHOLDER)
     again = read_tree(model, filled, Spelling.GRPOJOB)
-    return Tree(again.value, frozenset(refused | again.refused), tree.violations)
+    refused = {".".join(_to_snake(str(key)) for key in keys) for keys in lost}
+    return Tree(again.value, tree.refused | again.refused | refused, tree.violations)
 
 
 def _is_lost(value: Any, keys: tuple[str | int, ...]) -> bool:
@@ -333,8 +335,8 @@ def _to_snake(path: str) -> str:
 
 def _keys_of(path: str) -> tuple[str | int, ...]:
     """`spec.env[0].name` below spec: env, 0, name."""
-    parts = re.findall(r"[^.\[\]]+", path.removeprefix("spec."))
-    return tuple(int(part) if part.isdigit() else part for part in parts)
+    parts = re.findall(r"\[([0-9]+)\]|([^.\[\]]+)", path.removeprefix("spec."))
+    return tuple(int(index) if index else key for index, key in parts)
 
 
 def _of_metadata(violation: Violation) -> Violation:

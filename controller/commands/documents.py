@@ -44,9 +44,8 @@ class _Assignment(click.ParamType[Override]):
         if isinstance(value, Override):
             return value
         path, equals, written = str(value).partition("=")
-        keys = tuple(
-            int(key) if key.isdigit() else key for key in re.sub(r"\[(\d+)\]", r".\1", path.strip()).split(".")
-        )
+        steps = re.sub(r"\[([0-9]+)\]", r".\1", path.strip()).split(".")
+        keys = tuple(int(step) if re.fullmatch("[0-9]+", step) else step for step in steps)
         if not equals or not all(key != "" for key in keys):
             self.fail(f"{value!r} is no assignment; write rollout.batchSize=96", param, ctx)
         documents = load_documents(written, path)
