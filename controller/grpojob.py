@@ -306,12 +306,8 @@ def _read_section(model: type[Model], data: Any) -> Tree[Model]:
     tree = read_tree(model, data, Spelling.GRPOJOB)
     if not isinstance(data, Mapping | None):
         return tree
-    lost = [
-        keys
-        for violation in tree.violations
-        if violation.rule != "unknown-key" and all(isinstance(key, str) for key in (keys := _keys_of(violation.path)))
-        if _is_lost(tree.value, keys[:-1])
-    ]
+    places = [_keys_of(violation.path) for violation in tree.violations if violation.rule != "unknown-key"]
+    lost = [keys for keys in places if int not in map(type, keys) and _is_lost(tree.value, keys[:-1])]
     if not lost:
         return tree
     filled = copy.deepcopy(dict(data or {}))
