@@ -1,8 +1,6 @@
 """Batch requests for property tests: some that fit, some that miss by one number, and some that are wild."""
 # ruff: noqa: N806 - the letters of the rules' table
 
-from dataclasses import replace
-
 from batch_oracle import FIELDS, Ask
 from hypothesis import strategies as st
 
@@ -45,7 +43,7 @@ def missing(draw: st.DrawFn, *, rounds: bool | None = None) -> Ask:
     ask = draw(fitting(rounds=rounds))
     letter = draw(st.sampled_from(sorted(FIELDS.values())))
     value = getattr(ask, letter) or draw(st.integers(1, 6))
-    return replace(ask, **{letter: max(1, value + draw(st.integers(-9, 9)))})
+    return ask.having(letter, max(1, value + draw(st.integers(-9, 9))))
 
 
 @st.composite

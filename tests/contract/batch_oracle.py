@@ -28,6 +28,9 @@ class Ask:
     A: int | None = None
     rounds: bool = False
 
+    def having(self, letter: str, value: int) -> "Ask":
+        return replace(self, **{letter: value})  # type: ignore[arg-type]
+
 
 @dataclass
 class Verdict:
@@ -179,7 +182,7 @@ def dependents(rule: str, ask: Ask) -> set[str]:
 
 def heals(ask: Ask, rule: str, letter: str, value: int) -> bool:
     """Whether `rule` and all that rest on it hold with another value, and no rule breaks that held before."""
-    before, after = judge(ask), judge(replace(ask, **{letter: value}))
+    before, after = judge(ask), judge(ask.having(letter, value))
     ignored = before.broken - {rule} - dependents(rule, ask)
     return rule in after.ran and after.broken <= ignored
 

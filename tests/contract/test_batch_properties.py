@@ -1,7 +1,6 @@
 """The batch rules against an oracle that finds plans and healing values by search."""
 
 import re
-from dataclasses import replace
 
 import pytest
 from batch_asks import asks, fitting, missing
@@ -143,7 +142,7 @@ def test_the_suggestion_for_the_only_violation_is_accepted(ask: Ask) -> None:
     violations = resolve(ask).violations
     assume(len(violations) == 1)
     for value in suggested(violations[0]):
-        healed = resolve(replace(ask, **{FIELDS[violations[0].path]: value}))
+        healed = resolve(ask.having(FIELDS[violations[0].path], value))
         assert healed.violations == ()
         assert healed.plan is not None
 
@@ -155,7 +154,7 @@ def test_a_rule_that_some_value_heals_has_a_suggestion(ask: Ask) -> None:
         letter = FIELDS.get(violation.path)
         if letter is None or violation.rule in ("some-size", "one-prompt-size", "one-micro-size"):
             continue
-        verdicts = (judge(replace(ask, **{letter: value})) for value in range(1, 41))
+        verdicts = (judge(ask.having(letter, value)) for value in range(1, 41))
         if any(violation.rule in verdict.ran - verdict.broken for verdict in verdicts):
             assert suggested(violation)
 
