@@ -42,6 +42,13 @@ def _load(module: str) -> ModuleType:
         gc.enable()
 
 
+def _no_such_command(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, n=1)
+    return f"no such command: {name}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}")
+
+
 class _Commands(click.Group):
     """Loads `controller.commands.NAME` when NAME is called; help is made from the table above."""
 
@@ -50,7 +57,9 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            if ctx.resilient_parsing:  # a shell asks for completions of a line that is still wrong
+                return None
+            ctx.fail(_no_such_command(cmd_name))
         command: click.Command = getattr(_load(f"controller.commands.{cmd_name}"), cmd_name)
         return command
 

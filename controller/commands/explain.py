@@ -1,5 +1,7 @@
 """`grpoctl explain RULE`: the rule's title, reason and example, from the contract's table."""
 
+from shutil import get_terminal_size
+
 import click
 
 from trainer.contract.rules import RULES
@@ -22,8 +24,11 @@ def explain(rule: str | None) -> None:
         raise click.BadParameter(_unknown(rule), param_hint="RULE")
     entry = RULES[rule]
     click.echo(f"{click.style(entry.id, bold=True)}: {entry.title}\n")
-    click.echo(f"{entry.explanation}\n")
-    click.echo(f"{click.style('Example', bold=True)}\n{entry.example}")
+    click.echo(f"{click.wrap_text(entry.explanation, width=min(get_terminal_size().columns, 100))}\n")
+    click.echo(
+        f"{click.style('Example', bold=True)} (in the spelling of a runner YAML; a GRPOJob has camelCase below spec)"
+    )
+    click.echo(f"  {entry.example}")
 
 
 def _unknown(rule: str) -> str:

@@ -280,6 +280,17 @@ def test_completion_knows_commands_and_rules() -> None:
     assert grpoctl(env=asked).stdout.split() == ["plain,validate"]
 
 
+def test_a_line_that_is_wrong_so_far_completes_to_nothing() -> None:
+    """While a shell asks, an unknown command is no error."""
+    asked = {"_GRPOCTL_COMPLETE": "bash_complete", "COMP_WORDS": "grpoctl valdate job", "COMP_CWORD": "2"}
+    assert grpoctl(env=asked).exception is None or isinstance(grpoctl(env=asked).exception, SystemExit)
+
+
+def test_a_misspelt_command_is_told_with_the_nearest() -> None:
+    """What is no command gets the nearest one."""
+    assert "no such command: valdate; did you mean validate?" in grpoctl("valdate").stderr
+
+
 def on_terminal(*args: str, **env: str) -> str:
     """What a program prints where its output is a terminal."""
     pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminal")
