@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import annotated_types as at
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
 from controller.grpojob import ClusterSpec
@@ -26,7 +26,7 @@ MUTABLE = {
     "queue.localQueue": "while suspended",
     "queue.workloadPriorityClass": "while suspended",
 }
-PLAIN = {int: "integer", str: "string", float: "number", bool: "boolean", type(None): "null", typing.Any: "any"}
+PLAIN = {int: "integer", str: "string", float: "number", bool: "boolean", type(None): "null", JsonValue: "any"}
 BOUNDS = ((at.Gt, "gt", ">"), (at.Ge, "ge", "≥"), (at.Lt, "lt", "<"), (at.Le, "le", "≤"))
 
 
@@ -65,7 +65,9 @@ def bounds(field: FieldInfo) -> str:
     found: list[str] = []
     for item in [*field.metadata, *constraints(field.annotation)]:
         for constraint in [item, *getattr(item, "metadata", [])]:
-            found += [f"{sign} {getattr(constraint, key)}" for kind, key, sign in BOUNDS if isinstance(constraint, kind)]
+            found += [
+                f"{sign} {getattr(constraint, key)}" for kind, key, sign in BOUNDS if isinstance(constraint, kind)
+            ]
             if isinstance(constraint, at.MinLen) and constraint.min_length > 0:
                 found.append(f"length ≥ {constraint.min_length}")
             if isinstance(constraint, at.MaxLen):
@@ -104,7 +106,8 @@ def rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         path = prefix + (field.alias or name)
         description = (field.description or "").replace("|", "\\|")
         mutable = MUTABLE.get(path, "no")
-        yield f"| `{path}` | {type_name(field.annotation)} | {default(field)} | {bounds(field)} | {mutable} | {description} |"
+        kind, value, range_ = type_name(field.annotation), default(field), bounds(field)
+        yield f"| `{path}` | {kind} | {value} | {range_} | {mutable} | {description} |"
         inner, many = section(field)
         if inner:
             yield from rows(inner, f"{path}[]." if many else f"{path}.")
@@ -142,7 +145,8 @@ def rules_page() -> str:
         "# The rules",
         "",
         "Generated from `trainer/contract/rules.py` by `make generate`; `grpoctl explain RULE` prints the same.",
-        "P = processes (slices × hosts), L = devices per process, K = completions per prompt, S = L / tp data shards per process.",
+        "P = processes (slices × hosts), L = devices per process, K = completions per prompt, S = L / tp data shards of a",
+        "process.",
         "",
     ]
     for rule in RULES.values():

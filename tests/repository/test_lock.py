@@ -22,7 +22,8 @@ LOCKS = {
 def pins(lock: str) -> dict[str, list[str]]:
     """Locked versions by name; a universal lock may hold one version per Python."""
     found: dict[str, list[str]] = {}
-    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (ROOT / f".ci/requirements/{lock}.txt").read_text(), re.M):
+    text = (ROOT / f".ci/requirements/{lock}.txt").read_text()
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.M):
         found.setdefault(canonicalize_name(name), []).append(version)
     return found
 
