@@ -18,7 +18,7 @@ FAMILIES = [
 ]
 LARGEST = 1024
 """Chips; larger slices of 3D families are many and say nothing new."""
-CASES = [
+CASES: list[tuple[str, str, str, str | None, dict[str, object]]] = [
     (generation, accelerator, topology, None, {})
     for generation, accelerator in FAMILIES
     for topology in topologies(accelerator)
