@@ -28,18 +28,22 @@ PEER_GRACE_SECONDS = 15.0
 """Then to end after SIGTERM: a process that has lost a peer takes ten seconds to say so."""
 
 KILL_SECONDS = 5.0
-TAIL_LINES = 20
+TAIL_LINES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One process to start. `place` is where it stands, for people: `process 1 (slice 0, host 1)`."""
+    """One process to start. `place` is where it stands, for people: `process 5 (slice 1, host 1)`.
+
+    `sandbox` is its folder two levels below the run's temporary one, and goes with it.
+    """
 
     index: int
     place: str
     command: Sequence[str]
     environment: Mapping[str, str]
     working_folder: Path
+    sandbox: Path
     termination_log: Path
 
 
@@ -171,7 +175,7 @@ def _start(launch: Launch, events: Events, show: Print) -> _Process:
     reading, lifeline = os.pipe()
     try:
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(shim.__file__), str(reading), *launch.command],
+            [sys.executable, "-I", "-S", str(shim.__file__), str(reading), str(launch.sandbox), *launch.command],
             cwd=launch.working_folder,
             env=dict(launch.environment),
             stdin=subprocess.DEVNULL,

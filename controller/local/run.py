@@ -147,6 +147,7 @@ def _launch(
         command=command,
         environment=_environment(machine.environ, pods_own, termination_log),
         working_folder=Path(mounts.local(pod.container["workingDir"])),
+        sandbox=sandbox,
         termination_log=termination_log,
     )
 
@@ -213,6 +214,8 @@ def _report(verdict: Verdict, endings: Sequence[Ending], note: Callable[[str], N
     if verdict.cause is None:
         return note("done" if verdict.code == 0 else f"stopped, exit code {verdict.code}")
     cause = verdict.cause
+    if verdict.stopped:
+        return note(f"stopped, exit code {verdict.code}; {cause.place}: {explain(cause)}")
     note(f"failed with exit code {verdict.code}; first cause: {cause.place}: {explain(cause)}")
     if cause.message and not has_cause(cause):
         note("\n    ".join(["its last lines:", *cause.message.splitlines()]))

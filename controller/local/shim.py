@@ -1,16 +1,18 @@
 """Parent of one local process, as the container runtime is in a pod: a program of its own, standard library only.
 
-    python -I -S shim.py LIFELINE COMMAND…
+    python -I -S shim.py LIFELINE SANDBOX COMMAND…
 
 LIFELINE is the reading end of a pipe whose writing end only `grpoctl run` holds. `T` on it ends the command with
-SIGTERM, `K` kills it; its end of file means that grpoctl is gone, however it went: both, ten seconds apart. When the
-command ends, all that it left behind is killed, and its exit code becomes the shim's, as a container's would (128 + N).
+SIGTERM, `K` kills it; its end of file means that grpoctl is gone, however it went: both, ten seconds apart, and then
+the folder SANDBOX, which may hold Secrets, is removed in its place. When the command ends, all that it left behind is
+killed, and its exit code becomes the shim's, as a container's would (128 + N).
 """
 
 import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 LINUX = sys.platform == "linux"
 
 
-def main(lifeline: int, command: list[str]) -> int:
+def main(lifeline: int, sandbox: str, command: list[str]) -> int:
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wakeup = _signals_as_bytes()
@@ -30,6 +32,8 @@ def main(lifeline: int, command: list[str]) -> int:
     code = _watch(child, lifeline, wakeup)
     if LINUX:  # elsewhere grpoctl ends the process group when we are gone
         _kill_all()
+    if _is_orphan(lifeline):
+        _remove(Path(sandbox))
     return code if code >= 0 else 128 - code
 
 
@@ -56,6 +60,19 @@ def _watch(child: "subprocess.Popen[bytes]", lifeline: int, wakeup: int) -> int:
             if not order:
                 readable.remove(lifeline)
                 kill_at = time.monotonic() + ORPHAN_SECONDS
+
+
+def _is_orphan(lifeline: int) -> bool:
+    readable, _, _ = select.select([lifeline], [], [], 0)
+    return bool(readable) and os.read(lifeline, 1) == b""
+
+
+def _remove(sandbox: Path) -> None:
+    """The folders above it go too, by whose shim is the last."""
+    shutil.rmtree(sandbox, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        sandbox.parent.rmdir()
+        sandbox.parent.parent.rmdir()
 
 
 def _signals_as_bytes() -> int:
@@ -128,4 +145,4 @@ def _is_zombie(pid: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))

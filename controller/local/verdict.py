@@ -34,10 +34,13 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`cause` is None where all ended well. `may_heal` says that another attempt could do better."""
+    """`cause` is None where no process can be blamed. `stopped`: the user ended the run, and no process failed before.
+    `may_heal` says that another attempt could do better.
+    """
 
     code: int
     cause: Ending | None
+    stopped: bool = False
 
     @property
     def may_heal(self) -> bool:
@@ -51,8 +54,8 @@ def judge(endings: Sequence[Ending], interrupted: int | None) -> Verdict:
         return Verdict(0, None)
     cause = min(failed, key=_precedence)  # of one class, the first
     if interrupted is not None and cause.asked and cause.code not in (*FATAL, *OWN_FAILURES[:3], ExitCode.PREEMPTED):
-        return Verdict(128 + interrupted, None)
-    return Verdict(cause.code, cause)
+        return Verdict(128 + interrupted, None, stopped=True)
+    return Verdict(cause.code, cause, stopped=interrupted is not None and cause.code == ExitCode.PREEMPTED)
 
 
 def _precedence(ending: Ending) -> int:

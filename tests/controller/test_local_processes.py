@@ -207,14 +207,19 @@ def test_a_second_ctrl_c_kills(start: Start) -> None:
 
 
 def test_kill_9_of_the_run_leaves_no_process(start: Start) -> None:
-    """Nobody is left to end them: each process's parent notices, and ends what it started, in other sessions too."""
+    """Nobody is left to end them: each process's parent notices, and ends what it started, in other sessions too.
+    The folder with the job's ConfigMaps and Secrets goes with them.
+    """
     child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', MARK], start_new_session=True)"
-    run = start(f"{child}; print('up', flush=True); time.sleep(60)")
+    run = start(f"{child}; print('up', os.environ['GRPO_RUN_CONFIG'], flush=True); time.sleep(60)")
     run.wait_for_both("up")
+    sandbox = Path(run.stdout.read_text().split("up ")[1].split("/attempt-0/")[0])
+    assert sandbox.is_dir()
     assert len(run.left()) == 6  # per process: its parent, itself, its child
     run.process.kill()
     run.process.wait()
     _wait_until(lambda: run.left() == [], "an empty process list")
+    assert not sandbox.exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child in a session of its own escapes its parent")

@@ -90,3 +90,11 @@ def test_an_exit_without_words_is_explained_by_its_code() -> None:
     assert explain(_ending(139)) == "ended by SIGSEGV"
     assert explain(_ending(8)) == "exit code 8, STALLED"
     assert explain(_ending(42)) == "exit code 42"
+
+
+def test_a_stop_by_the_user_is_told_from_a_failure() -> None:
+    """Where the user ended a run that was well, it is stopped and not failed; where it had failed before, it failed."""
+    assert judge([_ending(10, asked=True)], interrupted=2).stopped
+    assert judge([_ending(143, asked=True)], interrupted=2).stopped
+    assert not judge([_ending(6), _ending(10, process=1, asked=True)], interrupted=2).stopped
+    assert not judge([_ending(10)], interrupted=None).stopped
