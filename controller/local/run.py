@@ -73,6 +73,8 @@ def run_job(
     """
     if os.name != "posix":
         raise LocalError("grpoctl run needs Linux or macOS; on Windows use the Windows Subsystem for Linux")
+    if code is not None and resolved.job.spec.code is None:
+        raise LocalError("--code: the job has no spec.code, so no process would find it; add code: {configMap: NAME}")
     run_id = secrets.token_hex(RUN_ID_LENGTH // 2) if new_run else None
     manifests = render(resolved, run_id=run_id, settings=settings)
     return run_manifests(manifests, machine=machine, documents=documents, code=code, restarts=restarts)

@@ -152,6 +152,12 @@ def test_missing_code_is_refused_before_anything_starts(show: Show) -> None:
     )
 
 
+def test_a_folder_that_no_process_would_see_is_refused(resolve_job: Callable[..., Resolved], tmp_path: Path) -> None:
+    """`--code` stands for `spec.code`: without it the cluster would not find the code that the local run found."""
+    with pytest.raises(LocalError, match=r"--code: the job has no spec\.code"):
+        run_job(resolve_job(), machine=Machine.here(colour=False), code=tmp_path)
+
+
 def test_a_shared_volume_is_a_folder_here(show: Show, tmp_path: Path) -> None:
     """A claim's mount path becomes a folder below the working folder, in run.json and in the environment alike."""
     shared = {"kind": "ConfigMap", "metadata": {"name": "shared-settings"}, "data": {"LEVEL": "3"}}
