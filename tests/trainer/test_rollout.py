@@ -34,12 +34,18 @@ def rollout_of(config, mesh, sampling, stop_ids=NEVER, **options):
 
 
 def whole_row_logits(params, config, mesh, rows):
-    """Logits [row, token, vocab] of unpadded rows of equal length, by the decoder as training uses it."""
-    tokens = jnp.asarray(rows, jnp.int32)
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape)
-    valid = jnp.ones(tokens.shape, bool)
-    hidden = hidden_states(params, config, tokens, positions, valid, mesh=mesh, compute_dtype=jnp.float32)
-    return np.asarray(jnp.einsum("bte,ve->btv", hidden, head(params)))
+    """Logits [row, token, vocab] of ragged rows, padded on the right, by the decoder as training uses it."""
+    width = max(len(row) for row in rows)
+    tokens = jnp.asarray([[*row, *[0] * (width - len(row))] for row in rows], jnp.int32)
+    valid = jnp.asarray([[place < len(row) for place in range(width)] for row in rows])
+    positions = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[None], tokens.shape)
+
+    @jax.jit
+    def logits(params):
+        hidden = hidden_states(params, config, tokens, positions, valid, mesh=mesh, compute_dtype=jnp.float32)
+        return jnp.einsum("bte,ve->btv", hidden, head(params))
+
+    return np.asarray(logits(params))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 2)])
@@ -59,9 +65,9 @@ def test_decode_logits_are_those_of_the_whole_row(oracle, mesh_of):
     params = load_params(oracle, config, mesh, jnp.float32)
     prompts, rows, length = expected(oracle)[0], 3, 10
     completions = np.random.default_rng(0).integers(3, config.vocab, (len(prompts), rows, length), np.int32)
-    padded = np.stack([np.pad(prompt, (48 - len(prompt), 0)) for prompt in prompts]).astype(np.int32)
+    padded = jnp.asarray([[0] * (48 - len(prompt)) + prompt for prompt in prompts], jnp.int32)
     lengths = jnp.asarray([len(prompt) for prompt in prompts], jnp.int32)
-    last, prompt_cache = prefill(params, config, jnp.asarray(padded), lengths, mesh=mesh, dtype=jnp.float32)
+    last, prompt_cache = jax.jit(lambda p: prefill(p, config, padded, lengths, mesh=mesh, dtype=jnp.float32))(params)
     suffix = empty_suffix(prompt_cache, rows, length, mesh)
     step = jax.jit(
         lambda token, index, past: decode(params, config, token, lengths, index, prompt_cache, past, mesh=mesh)
@@ -71,9 +77,11 @@ def test_decode_logits_are_those_of_the_whole_row(oracle, mesh_of):
         hidden, suffix = step(jnp.asarray(completions[:, :, index]), jnp.int32(index), suffix)
         decoded.append(np.asarray(hidden))
     logits = np.stack(decoded, axis=2) @ np.asarray(head(params)).T
-    for prompt, block, got in zip(prompts, completions, logits, strict=True):
-        whole = whole_row_logits(params, config, mesh, [[*prompt, *row] for row in block])
-        np.testing.assert_allclose(got, whole[:, len(prompt) - 1 :], atol=1e-4, rtol=0)
+    wholes = [[*prompt, *row] for prompt, block in zip(prompts, completions, strict=True) for row in block.tolist()]
+    whole = whole_row_logits(params, config, mesh, wholes)
+    for place, got in enumerate(logits.reshape(-1, length + 1, config.vocab)):
+        start = len(wholes[place]) - length - 1
+        np.testing.assert_allclose(got, whole[place, start : start + length + 1], atol=1e-4, rtol=0)
 
 
 def test_long_completions_cross_stages_unharmed(tied, sampling_of):
