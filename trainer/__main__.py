@@ -7,6 +7,10 @@ from trainer.printing import ANSWERS, answer
 
 def main(argv: list[str]) -> int:
     """The exit code of the command line `argv`, without the program's name."""
+    if "--rewards-try" in argv:
+        from trainer.tryout import main as try_rewards
+
+        return try_rewards(argv)
     if set(argv).isdisjoint(ANSWERS):
         from trainer.supervisor import main as supervise
 

@@ -29,19 +29,20 @@ def read_standing(process: ProcessConfig) -> Standing:
     path = Path(process.folder.run_json)
     try:
         body = json.loads(path.read_text())
-    except FileNotFoundError:
+        run_id, standing = body["run_id"], Standing(body["finished"], body["model_revision"])
+    except (FileNotFoundError, NotADirectoryError):
         return Standing(finished=False, model_revision=None)
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             ExitCode.INPUT_NOT_REACHABLE, f"output.uri: {path} cannot be read ({error}); repair it"
         ) from None
-    if body["run_id"] != process.run_id:
+    if run_id != process.run_id:
         raise RunError(
             ExitCode.INVALID_CONFIG,
-            f"output.uri: {process.folder.root} holds run {body['run_id']}, and this is run {process.run_id}; "
+            f"output.uri: {process.folder.root} holds run {run_id}, and this is run {process.run_id}; "
             "use another output.uri or name",
         )
-    return Standing(finished=body["finished"], model_revision=body["model_revision"])
+    return standing
 
 
 def refuse_finished(process: ProcessConfig, standing: Standing) -> None:

@@ -98,11 +98,11 @@ def _fetch_model(process: ProcessConfig, recorded: str | None) -> tuple[Path, st
     """The model's folder, and its commit where it came from the hub: one commit for all processes and all attempts."""
     commit = text_of_first(recorded or "")
     path = process.run.model_path
-    folder = together(lambda: _patiently(lambda: resolve_model(_at(path, commit))))
+    folder = together(lambda: patiently(lambda: resolve_model(_at(path, commit))))
     found = "" if folder == Path(path).expanduser() else folder.name
     first = text_of_first(found)
     # Where the branch moved while the processes downloaded, the first one's commit is the run's.
-    same = together(lambda: folder if found == first else _patiently(lambda: resolve_model(_at(path, first))))
+    same = together(lambda: folder if found == first else patiently(lambda: resolve_model(_at(path, first))))
     return same, first or None
 
 
@@ -148,7 +148,7 @@ def _check_data(process: ProcessConfig, tokenizer: "PreTrainedTokenizerBase") ->
     answers = any(reward.python is None and reward.name == "correct" for reward in run.rewards)
 
     def load(role: str, split: str) -> QuestionSet:
-        return _patiently(lambda: load_questions(role, split, run.data, tokenizer, longest, answers=answers))  # type: ignore[arg-type]
+        return patiently(lambda: load_questions(role, split, run.data, tokenizer, longest, answers=answers))  # type: ignore[arg-type]
 
     return load("train", "train"), load("eval", run.eval_split) if run.eval_every_steps else None
 
@@ -163,7 +163,7 @@ def _check_rewards(process: ProcessConfig) -> RewardSet:
     return rewards
 
 
-def _patiently(
+def patiently(
     action: Callable[[], Result],
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,

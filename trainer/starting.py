@@ -21,6 +21,10 @@ from trainer.contract.violations import Spelling
 
 log = logging.getLogger("trainer")
 
+_DESCRIPTION = (
+    "Train one run. Questions that need no JAX are answered by --print-config, --print-plan and --contract-version; "
+    "--rewards-try scores sample rows without a model."
+)
 _ACCELERATORS = ("accel[0-9]*", "vfio/[0-9]*")
 """Device files of TPU chips: https://docs.cloud.google.com/tpu/docs/troubleshooting/trouble-tf"""
 
@@ -38,7 +42,7 @@ class Start:
     @classmethod
     def of(cls, argv: Sequence[str]) -> "Start":
         """Raises SystemExit 2 with the usage on stderr, as argparse does."""
-        parser = argparse.ArgumentParser("python -m trainer", allow_abbrev=False, description="Train one run.")
+        parser = argparse.ArgumentParser("python -m trainer", allow_abbrev=False, description=_DESCRIPTION)
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--run-config", type=Path, metavar="FILE", help="a resolved run.json, as a pod gets it")
         source.add_argument("--config", type=Path, metavar="FILE", help="a runner YAML, to train on this machine")
@@ -56,13 +60,14 @@ class Start:
 def process_of(start: Start, environ: Mapping[str, str]) -> ProcessConfig:
     """Who this process is. Raises RunError INVALID_CONFIG or CONTRACT_VERSION, which all processes read alike."""
     if start.run_config is not None:
-        return ProcessConfig.from_environment(_read_run(start.run_config), environ)
+        return ProcessConfig.from_environment(read_run(start.run_config), environ)
     run = _resolve(start)
     run_id = secrets.token_hex(RUN_ID_LENGTH // 2) if start.new_run else environ.get(ENV_RUN_ID) or run.sha256
     return ProcessConfig(run, run_id[:RUN_ID_LENGTH], _index_found(run), coordinator=None, attempt=0)
 
 
-def _read_run(path: Path) -> RunConfig:
+def read_run(path: Path) -> RunConfig:
+    """Read run.json. Raises RunError INVALID_CONFIG or CONTRACT_VERSION."""
     try:
         return RunConfig.from_json(path.read_text(encoding="utf-8"))
     except UnreadableVersionError as error:
@@ -70,7 +75,11 @@ def _read_run(path: Path) -> RunConfig:
     except InvalidRunConfigError as error:
         raise RunError(ExitCode.INVALID_CONFIG, str(error)) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(ExitCode.INVALID_CONFIG, f"{path}: cannot be read: {error}; name a run.json") from None
+        raise RunError(ExitCode.INVALID_CONFIG, f"{path}: cannot be read ({_reason(error)}); name a run.json") from None
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
 
 
 def _resolve(start: Start) -> RunConfig:
@@ -79,7 +88,8 @@ def _resolve(start: Start) -> RunConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(ExitCode.INVALID_CONFIG, f"{path}: cannot be read: {error}; name a runner YAML") from None
+        text = f"{path}: cannot be read ({_reason(error)}); name a runner YAML"
+        raise RunError(ExitCode.INVALID_CONFIG, text) from None
     name = re.sub("[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "run"
     resolution = resolve_run(merge(text, start.sets, str(path)), _machine(start), name, Spelling.RUNNER)
     for warning in resolution.warnings:

@@ -62,11 +62,19 @@ class Ended:
 class Launched:
     """The processes of one attempt."""
 
-    def __init__(self, run: RunConfig, scratch: Path, run_id: str = "0123abcd", attempt: int = 0, **environ: str):
+    def __init__(
+        self,
+        run: RunConfig,
+        scratch: Path,
+        run_id: str = "0123abcd",
+        attempt: int = 0,
+        run_json: str | None = None,
+        **environ: str,
+    ):
         self.run, self.run_id = run, run_id
         scratch.mkdir(exist_ok=True)
-        (scratch / "run.json").write_text(run.to_json())
-        port = _free_port()
+        (scratch / "run.json").write_text(run_json or run.to_json())
+        port = free_port()
         self._logs = [scratch / f"termination-{index}" for index in range(run.batch.processes)]
         self.processes = []
         for index, log in enumerate(self._logs):
@@ -115,7 +123,7 @@ class Launched:
         return MetricsFile(self.folder / "metrics.jsonl").read()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -56,3 +56,13 @@ def platform(completions, **kwargs):
 def letters(completions, **kwargs):
     """Something that random tokens earn now and then, and no two rows alike."""
     return [sum(map(str.isalpha, completion)) + len(completion) / 100 for completion in completions]
+
+
+calls = []
+
+
+def hangs_after_the_first_call(completions, **kwargs):
+    if calls:
+        time.sleep(600)
+    calls.append(1)
+    return letters(completions)

@@ -1,0 +1,100 @@
+"""Processes that agree: what one finds, all learn, bit for bit; a machine that is not the planned one is refused."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import jax
+import pytest
+from launching import free_port
+
+from trainer.contract.batch import BatchPlan, Mesh
+from trainer.contract.exits import ExitCode, RunError
+from trainer.distributed import check_machine, explain, gather, together
+
+PLAN = BatchPlan(
+    processes=2,
+    devices_per_process=4,
+    hosts=2,
+    slices=1,
+    mesh=Mesh(dp=1, fsdp=8, tp=1),
+    group_size=4,
+    sequences_per_step=32,
+    prompts_per_step=8,
+    prompts_per_pass_per_process=4,
+    passes=1,
+    sequences_per_process=16,
+    sequences_per_micro_step=16,
+    micro_steps=1,
+)
+
+
+@pytest.fixture(scope="module")
+def told() -> list[dict]:
+    """What two processes printed."""
+    command = [sys.executable, str(Path(__file__).with_name("agreeing.py"))]
+    port = str(free_port())
+    started = [subprocess.Popen([*command, str(index), port], stdout=subprocess.PIPE, text=True) for index in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+
+def test_values_cross_bit_for_bit(told: list[dict]) -> None:
+    """64-bit numbers arrive whole, although JAX computes with 32, and all processes hold the same."""
+    assert told[0]["gather"] == [[1 / 3, 1e300], [1 / 3 + 1, 1e300]]
+    assert told[0]["max"] == 2**40 + 1
+    assert told[0]["any"] == [True, False]
+    assert told[0]["first"] == "process 0"
+    for word in ("gather", "max", "any", "first"):
+        assert told[0][word] == told[1][word]
+
+
+def test_a_failure_of_one_process_is_raised_by_all(told: list[dict]) -> None:
+    """The process that failed tells its own error, the other one that error with the number of the process."""
+    assert [one["fine"] for one in told] == [["returned", "fine"]] * 2
+    assert told[1]["one"] == [5, "data.train: no such file", True]
+    assert told[0]["one"] == [5, "process 1: data.train: no such file", True]
+    assert [one["both"] for one in told] == [[1, "ZeroDivisionError: both", True]] * 2
+
+
+def test_a_single_process_agrees_with_itself() -> None:
+    """Without other processes the words mean the same."""
+    assert together(lambda: 3) == 3
+    assert gather(jax.numpy.arange(3).__array__()).tolist() == [[0, 1, 2]]
+    with pytest.raises(RunError) as failed:
+        together(lambda: 1 / 0)
+    assert (failed.value.code, failed.value.message) == (ExitCode.FAILED, "ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({0: 4}, "the plan has 2 process(es) with 4 device(s) each, and JAX found 1 process(es)"),
+        ({0: 4, 1: 8}, "the plan has 2 process(es) with 4 device(s) each, and JAX found 8 device(s) on process 1"),
+    ],
+)
+def test_another_machine_than_the_planned_one_is_refused(found: dict[int, int], message: str) -> None:
+    """Too few processes, or a process with other devices, end with exit code 4 before anything is built."""
+    with pytest.raises(RunError) as refused:
+        check_machine(PLAN, Counter(found), 0)
+    assert (refused.value.code, refused.value.message) == (ExitCode.PLAN_DIFFERS, message)
+    check_machine(PLAN, Counter({0: 4, 1: 4}), 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), ExitCode.OUT_OF_MEMORY),
+        (MemoryError(), ExitCode.OUT_OF_MEMORY),
+        (jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection closed by peer"), ExitCode.PEER_LOST),
+        (jax.errors.JaxRuntimeError("INTERNAL: something else"), ExitCode.FAILED),
+        (ValueError("heartbeat"), ExitCode.FAILED),
+        (RunError(ExitCode.NON_FINITE, "NaN"), ExitCode.NON_FINITE),
+    ],
+)
+def test_exceptions_have_a_class(error: Exception, code: ExitCode) -> None:
+    """Memory, a lost peer and the trainer's own endings are told apart; all else is a failure."""
+    assert explain(error).code is code

@@ -1,0 +1,58 @@
+"""A real instruct model on real questions: SmolLM2-135M-Instruct, GSM8K, two processes of two devices, two steps."""
+
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from launching import Launched, resolved
+
+from trainer.checkpoint import fingerprint
+from trainer.model.config import read_model_config
+from trainer.model.weights import load_params
+
+GSM8K = Path(__file__).parents[1] / "data" / "gsm8k"
+
+
+@pytest.fixture(scope="module")
+def launched(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """The finished run. Data is split over processes (dp) and weights inside each (fsdp): both hold all of them."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    run = resolved(
+        smollm2,
+        GSM8K / "questions.jsonl",
+        folder / "out",
+        2,
+        2,
+        "data.system_prompt=Answer with a number.",
+        "data.overlong=drop",
+        steps=2,
+        mesh_shape="2,2,1",
+        rollout={"batch_size": 8, "num_pre_q": 4, "global_length": 96, "max_length_sample": 24},
+        train={"grad_accum_steps": 2},
+        optimizer={"learning_rate": 1e-5},
+        rewards=[{"name": "correct"}, {"python": "reward_samples:letters", "weight": 0.01}],
+    )
+    launched = Launched(run, folder)
+    launched.ended = launched.finish()
+    return launched
+
+
+def test_both_processes_end_with_the_same_new_parameters(launched: Launched, smollm2: Path, mesh_of) -> None:
+    """Parameters are not those that were loaded, and the two processes hold the same ones."""
+    first, second = launched.ended
+    before = load_params(smollm2, read_model_config(smollm2), mesh_of(1, 1, 1), jnp.float32)
+    assert first.fingerprint == second.fingerprint != fingerprint(before)
+
+
+def test_the_prompts_are_questions_in_the_models_own_form(launched: Launched) -> None:
+    """The model answers GSM8K questions in words: its chat template was used, and rewards tell completions apart."""
+    lines = (launched.folder / "completions/step-00000001.jsonl").read_text().splitlines()
+    questions = {json.loads(line)["question"] for line in (GSM8K / "questions.jsonl").read_text().splitlines()}
+    records = [json.loads(line) for line in lines]
+    assert {record["prompt"] for record in records} <= questions
+    assert all(record["completion"].isprintable() or "\n" in record["completion"] for record in records)
+    for row in launched.metrics:
+        assert row["update/grad_norm"] > 0
+        assert row["reward/equal_groups"] < 1
+        assert 60 < row["length/prompt/mean"] <= 96
