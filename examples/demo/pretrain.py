@@ -28,7 +28,7 @@ from trainer.model.weights import load_params, random_params, save_params
 
 CHECKPOINT = sums.HERE / "checkpoint"
 PROMPT_TOKENS = 24
-COMPLETION_TOKENS = 40
+COMPLETION_TOKENS = 32
 ROW_TOKENS = PROMPT_TOKENS + COMPLETION_TOKENS
 
 SEED = 7

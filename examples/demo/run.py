@@ -7,6 +7,7 @@ missing, and with grpoctl's code where a command fails.
 """
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -50,6 +51,9 @@ def report(console: Console, curves: list[Curve], steps: int, png: Path) -> int:
         console.rule(curve.label)
         plain = not console.is_terminal or console.no_color
         console.file.write(terminal_curve(curve, console.width, colourless=plain) + "\n")
+    console.print(
+        f"\nGreedy exact match on {curves[0].questions} questions that no training has seen:", highlight=False
+    )
     console.print(results_table(curves))
     console.print(f"picture: {png}", highlight=False, soft_wrap=True)
     faults = [fault for curve in curves for fault in complaints(curve, steps)]
@@ -72,7 +76,10 @@ def train(console: Console, seed: int) -> Curve:
 def grpoctl(console: Console, *words: str) -> None:
     """Run one command of the product as a user would, its output straight to the terminal."""
     console.print(f"\n[bold]$ grpoctl {' '.join(words)}", highlight=False)
+    # Ctrl-C reaches grpoctl too, which stops its processes and then ends with a code of its own.
+    usual = signal.signal(signal.SIGINT, lambda *_: None)
     ended = subprocess.run([sys.executable, "-m", "controller", *words], cwd=ROOT, check=False)
+    signal.signal(signal.SIGINT, usual)
     if ended.returncode != 0:
         sys.exit(ended.returncode)
 
@@ -121,7 +128,7 @@ def run_folders() -> list[Path]:
 
 
 def results_table(curves: list[Curve]) -> Table:
-    table = Table(title=f"greedy exact match on {curves[0].questions} held-out questions")
+    table = Table()
     for column in ("run", "before", "after", "rise"):
         table.add_column(column, justify="left" if column == "run" else "right")
     for curve in curves:

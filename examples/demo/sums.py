@@ -19,6 +19,9 @@ HELD_OUT_QUESTIONS = 256
 TRAIN_QUESTIONS = 2048
 PRETRAIN_QUESTIONS = 30_000
 
+ANSWERS_BELOW = 1000
+"""So every right working fits into 32 tokens, the trainer's smallest bucket: one size of batch, one program."""
+
 FORGETS_CARRY = 0.6
 FORGETS_TAGS = 0.15
 
@@ -42,9 +45,12 @@ class Sum:
 
 
 def draw_sum(rng: random.Random) -> Sum:
-    """One sum of two numbers with two or three digits each."""
-    numbers = [rng.randrange(10, 100) if rng.random() < 0.3 else rng.randrange(100, 1000) for _ in range(2)]
-    return Sum(rng.choice("+-"), max(numbers), min(numbers))
+    """One sum of two numbers with two or three digits each, and an answer with at most three."""
+    while True:
+        numbers = [rng.randrange(10, 100) if rng.random() < 0.3 else rng.randrange(100, 1000) for _ in range(2)]
+        drawn = Sum(rng.choice("+-"), max(numbers), min(numbers))
+        if drawn.answer < ANSWERS_BELOW:
+            return drawn
 
 
 def split_sums(seed: int = SPLIT_SEED) -> tuple[list[Sum], list[Sum], list[Sum]]:

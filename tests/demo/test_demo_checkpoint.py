@@ -1,9 +1,11 @@
 """The demo's checkpoint: small, loaded with the ids it was trained with, and as able as its record says."""
 
 import json
+import random
 
 import pytest
 import tokenizers
+import yaml
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from examples.demo import pretrain, sums
@@ -51,12 +53,14 @@ def test_tokens_go_there_and_back_with_the_tags_kept(tokenizer):
     assert all(len(tokenizer(tag)["input_ids"]) == 1 for tag in TAGS)
 
 
-def test_every_question_and_careful_answer_fits_the_jobs_lengths(tokenizer):
-    """No prompt is longer than the prompt bucket, and no right working than the longest completion."""
+def test_every_question_and_right_working_fits_the_jobs_lengths(tokenizer):
+    """No prompt is longer than the job's prompts, and no right working than its completions."""
+    rollout = yaml.safe_load((sums.HERE / "job.yaml").read_text(encoding="utf-8"))["spec"]["rollout"]
     held_out, train, _ = sums.split_sums()
     examples = list(sums.careless_examples([*held_out, *train], seed=1))
-    assert max(len(pretrain.prompt_ids(tokenizer, question)) for question, _ in examples) <= pretrain.PROMPT_TOKENS
-    assert max(len(tokenizer(working)["input_ids"]) + 1 for _, working in examples) <= pretrain.COMPLETION_TOKENS
+    careful = [sums.work(task, random.Random(0)) for task in [*held_out, *train]]
+    assert max(len(pretrain.prompt_ids(tokenizer, question)) for question, _ in examples) <= rollout["globalLength"]
+    assert max(len(tokenizer(working)["input_ids"]) + 1 for working in careful) <= rollout["maxLengthSample"]
 
 
 def test_checkpoint_fits_its_tokenizer_and_the_repository(tokenizer):
