@@ -195,18 +195,11 @@ def make_update(
     log-probabilities, kl_old: the k3 estimate of KL(old ‖ new).
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    states = partial(hidden_states, config=config, mesh=mesh, compute_dtype=compute_dtype, remat=remat)
 
     def micro_loss(params: Params, batch: TrainBatch) -> tuple[jax.Array, _Sums]:
-        hidden = hidden_states(
-            params,
-            config,
-            batch.tokens,
-            jnp.maximum(jnp.cumsum(batch.valid, axis=-1, dtype=jnp.int32) - 1, 0),
-            batch.valid,
-            mesh=mesh,
-            compute_dtype=compute_dtype,
-            remat=remat,
-        )
+        positions = jnp.maximum(jnp.cumsum(batch.valid, axis=-1, dtype=jnp.int32) - 1, 0)
+        hidden = states(params, tokens=batch.tokens, positions=positions, mask=batch.valid)
         sums = _loss_sums(*_score(hidden, params, batch, mesh, temperature), batch, algorithm, longest)
         return sums.loss, sums
 
