@@ -234,10 +234,13 @@ class Loop:
             self._run.heartbeat.beat()
 
     def _stopped(self, state: TrainState, place: Place) -> ExitCode:
-        self._save(state, place)
+        saves = self._run.checkpoints is not None
+        if place.step:
+            self._save(state, place)
         self._close()
-        kept = " and saved" if self._run.checkpoints is not None else ", nothing saved: the processes share no folder"
-        log.info("stopped after step %d of %d%s; %s", place.step, self._config.steps, kept, _told(state))
+        kept = " and saved" if saves else ", nothing saved: the processes share no folder"
+        text = f"{kept}; {_told(state)}" if place.step else ""
+        log.info("stopped after step %d of %d%s", place.step, self._config.steps, text)
         return ExitCode.PREEMPTED
 
     def _finished(self, state: TrainState, place: Place) -> ExitCode:

@@ -55,6 +55,7 @@ def platform(completions, **kwargs):
 
 def letters(completions, **kwargs):
     """Something that random tokens earn now and then, and no two rows alike."""
+    time.sleep(float(os.environ.get("SECONDS_PER_REWARD", "0")))
     return [sum(map(str.isalpha, completion)) + len(completion) / 100 for completion in completions]
 
 
