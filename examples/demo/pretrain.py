@@ -73,7 +73,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, question: str) -> list[int]:
     """The question as the chat template puts it, up to where the assistant speaks."""
     messages = [{"role": "user", "content": question}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text)["input_ids"]
+    ids: list[int] = tokenizer(text)["input_ids"]
+    return ids
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, examples: list[tuple[str, str]]) -> Rows:
@@ -140,7 +141,8 @@ def _greedy_tokens(params: Params, config: ModelConfig, tokens: jax.Array, lengt
         logits = hidden[rows, ends - 1] @ head(params).T
         return tokens.at[rows, ends].set(jnp.argmax(logits, axis=-1).astype(jnp.int32))
 
-    return jax.lax.fori_loop(0, COMPLETION_TOKENS, append, tokens)
+    filled: jax.Array = jax.lax.fori_loop(0, COMPLETION_TOKENS, append, tokens)
+    return filled
 
 
 def greedy_texts(
