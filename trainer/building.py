@@ -42,7 +42,7 @@ def build(
     """Weights are read, or restored; programs are compiled when they are first used."""
     run = process.run
     if jax.default_backend() != "cpu":  # there, a program of another machine's CPU could be loaded
-        jax.config.update("jax_compilation_cache_dir", process.folder.compile_cache)  # type: ignore[no-untyped-call]
+        jax.config.update("jax_compilation_cache_dir", process.folder.compile_cache)
     mesh = build_mesh(run.batch)
     optimizer = make_optimizer(run.optimizer, run.steps * run.algorithm.ppo_epochs)
     params = load_params(ready.model_folder, ready.model, mesh, _dtype(run.precision.params))
