@@ -33,9 +33,9 @@ def start(process: ProcessConfig) -> None:
     """Bring JAX up with the plan's devices and processes. Raises RunError: PLAN_DIFFERS or PEER_LOST."""
     plan = process.run.batch
     if os.environ.get("JAX_PLATFORMS") == "cpu":
-        jax.config.update("jax_num_cpu_devices", plan.devices_per_process)  # type: ignore[no-untyped-call]
+        jax.config.update("jax_num_cpu_devices", plan.devices_per_process)
     # JAX's own preemption service would take SIGTERM away from the trainer, which stops at a point of its own.
-    jax.config.update("jax_enable_preemption_service", False)  # type: ignore[no-untyped-call]
+    jax.config.update("jax_enable_preemption_service", False)
     if process.coordinator is not None:
         _connect(process)
     try:
@@ -95,7 +95,7 @@ def find_machine() -> Machine:
 def stop() -> None:
     """Leave the run together with all other processes; without it, the last ones would see the first ones die."""
     if jax.process_count() > 1:
-        jax.distributed.shutdown()  # type: ignore[no-untyped-call]
+        jax.distributed.shutdown()
 
 
 def gather(values: NDArray[np.generic]) -> NDArray[np.generic]:
