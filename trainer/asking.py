@@ -70,9 +70,10 @@ class Asker:
         )
         pairs = zip(completions.tokens, completions.lengths, strict=True)
         token_ids = [tokens[:length].tolist() for tokens, length in pairs]
-        texts = self._tokenizer.batch_decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        # One by one: a batch of none would be decoded as one empty text.
+        texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in token_ids]
         asked = [question for question in questions for _ in range(call.samples)]
-        return Answers(asked, token_ids, list(texts), np.asarray(completions.finished, bool))
+        return Answers(asked, token_ids, texts, np.asarray(completions.finished, bool))
 
     def score(self, answers: Answers) -> Scores:
         """The rewards of every row of this process."""

@@ -151,7 +151,8 @@ def explain(error: Exception) -> RunError:
         return RunError(ExitCode.OUT_OF_MEMORY, text)
     lost = ("Gloo", "coordination service", "Connection closed by peer", "Connection reset by peer", "heartbeat")
     if isinstance(error, jax.errors.JaxRuntimeError) and any(sign in text for sign in lost):
-        return RunError(ExitCode.PEER_LOST, text)
+        reason = text.splitlines()[0]
+        return RunError(ExitCode.PEER_LOST, f"another process was lost, and its log holds the cause ({reason})")
     return RunError(ExitCode.FAILED, f"{type(error).__name__}: {text}")
 
 

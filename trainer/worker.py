@@ -92,7 +92,7 @@ class Worker:
     def fail(self, error: Exception) -> NoReturn:
         """Tell how it ended, and leave at once: at exit JAX would wait for processes that are gone or wait for us."""
         ending = error if isinstance(error, RunError) else _explained(error)
-        if not isinstance(error, RunError):
+        if ending.code is not ExitCode.PEER_LOST and not isinstance(error, RunError):
             traceback.print_exception(error)
         code = self._code_of(ending)
         cause = ending.__cause__

@@ -67,6 +67,16 @@ def test_passes_micro_steps_and_mesh_change_nothing(
     assert [row.get("eval/questions") for row in cut.metrics] == [16, None, None, 16]
 
 
+def test_a_process_without_a_question_waits_for_the_others(byte_model: Path, tmp_path: Path) -> None:
+    """Where the split is shorter than a batch, a process may have no question, and the means are of those asked."""
+    data = sums(tmp_path / "few.jsonl", 10)
+    rewards = [{"name": "correct"}, {"python": "reward_samples:letters"}]
+    run = resolved(byte_model, data, tmp_path / "out", 2, 1, steps=1, eval_every_steps=1, rewards=rewards)
+    launched = Launched(run, tmp_path)
+    launched.finish()
+    assert [row["eval/questions"] for row in launched.metrics] == [10, 10]
+
+
 def test_a_run_leaves_metrics_completions_and_answers(one_process: Launched) -> None:
     """One row a step with the effective batch and the phases, a sample of completions, every question answered once."""
     rows = one_process.metrics
