@@ -3,7 +3,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LOCKS  := base controller trainer tpu dev
-# JAX's CPU client spins on its threads; two processes on two cores are steadier with plain malloc and no banner.
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
@@ -16,17 +15,17 @@ help: ## List the commands
 setup: $(READY) ## Make the virtual environment from the lock (demo and test do it themselves)
 
 demo: $(READY) ## Train a small model with GRPO from one GRPOJob and watch its reward rise (about three minutes)
-	$(BIN)/python examples/demo/run.py
+	$(BIN)/python -m examples.demo.run
 
 ##@ Develop
 test: $(READY) lint ## Lint, types, imports and every test with reduced counts (under ten minutes on two cores)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 
 test-light: $(READY) ## The tests that need no JAX and no cluster (under 30 seconds)
-	$(BIN)/python -m pytest -q tests/contract tests/controller
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal tests/contract tests/controller tests/repository
 
 test-all: $(READY) lint ## Every test with full counts (under an hour); figures go to docs/results.md
-	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q
+	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 
 check: lint test-light ## What a commit needs: lint, types, imports, light tests
 
