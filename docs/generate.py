@@ -122,9 +122,9 @@ def api_page() -> str:
             "# Every key of a GRPOJob",
             "",
             "Generated from `trainer/contract/runner.py` and `controller/grpojob.py` by `make generate`.",
-            "Paths are below `spec`. A runner YAML has the keys of the first table in snake_case: `rollout.batchSize` is",
-            "`rollout.batch_size`. Absent and null mean the same. A default of `null` in a batch field means *not given*: the",
-            "[rules](rules.md) derive it.",
+            "Paths are below `spec`. A runner YAML has the keys of the first table in snake_case:",
+            "`rollout.batchSize` is `rollout.batch_size`. Absent and null mean the same. A default `null` in a batch",
+            "field means *not given*: the [rules](rules.md) derive it.",
             "",
             "## The runner's tree",
             "",
@@ -145,8 +145,8 @@ def rules_page() -> str:
         "# The rules",
         "",
         "Generated from `trainer/contract/rules.py` by `make generate`; `grpoctl explain RULE` prints the same.",
-        "P = processes (slices × hosts), L = devices per process, K = completions per prompt, S = L / tp data shards of a",
-        "process.",
+        "P = processes (slices × hosts), L = devices per process, K = completions per prompt,",
+        "S = L / tp data shards of a process.",
         "",
     ]
     for rule in RULES.values():
