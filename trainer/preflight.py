@@ -52,7 +52,7 @@ def introduce(process: ProcessConfig, device_kind: str) -> list[str]:
     mesh = f"dp {plan.mesh.dp}, fsdp {plan.mesh.fsdp}, tp {plan.mesh.tp}"
     passes = f"each of {plan.passes} passes" if plan.passes > 1 else "each step"
     return [
-        f"process {index + 1} of {plan.processes}: {plan.devices_per_process} {device_kind} device(s), mesh {mesh}; "
+        f"process {index} (of {plan.processes}): {plan.devices_per_process} x {device_kind}, mesh {mesh}; "
         f"prompts {index * size + 1} to {(index + 1) * size} of the {size * plan.processes} in {passes}",
         plan.summary,
     ]

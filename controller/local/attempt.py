@@ -6,6 +6,7 @@ In: commands with their environments. Out: how each ended, in order of time. It 
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,10 @@ PEER_GRACE_SECONDS = 15.0
 
 KILL_SECONDS = 5.0
 TAIL_LINES = 10
+
+CHATTER = re.compile(r"\[Gloo\] Rank \d+ is connected|Expected number of connected peer ranks")
+"""JAX's CPU collectives print this from C++ at every new group of devices, past every log level
+(https://github.com/pytorch/gloo/blob/main/gloo/rendezvous/context.cc)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,8 @@ def _stream(process: _Process, show: Print) -> None:
     assert process.shim.stdout is not None  # noqa: S101 - it was opened as a pipe
     for line in process.shim.stdout:
         text = line.rstrip("\n")
+        if CHATTER.match(text):
+            continue
         process.tail.append(text)
         show(process.launch.index, text)
 

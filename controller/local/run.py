@@ -222,7 +222,8 @@ def _report(verdict: Verdict, endings: Sequence[Ending], note: Callable[[str], N
     if cause.message and not has_cause(cause):
         note("\n    ".join(["its last lines:", *cause.message.splitlines()]))
     for ending in endings:
-        if ending is not cause and ending.failed and not ending.asked:
+        told = explain(ending) == explain(cause)  # fatal causes are agreed: each process ends with the same words
+        if ending is not cause and ending.failed and not ending.asked and not told:
             note(f"then {ending.place}: {explain(ending)}")
     return None
 

@@ -33,12 +33,13 @@ PICTURE = RUNS / "demo.png"
 
 @click.command()
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True, help="Repeatable.")
+@click.option("--runs", type=click.Path(path_type=Path), default=RUNS, help="Where the run folders go.")
 @click.option("--png", type=click.Path(path_type=Path), default=PICTURE, help="Where the picture of the curve goes.")
-def main(seeds: tuple[int, ...], png: Path) -> None:
+def main(seeds: tuple[int, ...], runs: Path, png: Path) -> None:
     """Train a small model with GRPO and watch its greedy exact match rise."""
     started, console = time.monotonic(), Console()
     job = yaml.safe_load((ROOT / JOB).read_text(encoding="utf-8"))
-    curves = [train(console, seed) for seed in seeds]
+    curves = [train(console, seed, runs) for seed in seeds]
     code = report(console, curves, job["spec"]["steps"], png)
     console.print(f"{time.monotonic() - started:.0f} s in all", highlight=False)
     sys.exit(code)
@@ -62,14 +63,14 @@ def report(console: Console, curves: list[Curve], steps: int, png: Path) -> int:
     return 1 if faults else 0
 
 
-def train(console: Console, seed: int) -> Curve:
+def train(console: Console, seed: int, runs: Path) -> Curve:
     """The road of one job: validated, rendered, run; and what its run folder says."""
-    chosen = ["--set", f"seed={seed}"]
+    chosen = ["--set", f"seed={seed}", *([] if runs == RUNS else ["--set", f"output.uri={runs}"])]
     grpoctl(console, "validate", JOB, *chosen)
     show_job_set(console, chosen)
-    before = set(run_folders())
+    before = set(run_folders(runs))
     grpoctl(console, "run", JOB, *chosen, "--new-run")
-    (folder,) = set(run_folders()) - before
+    (folder,) = set(run_folders(runs)) - before
     return read_curve(folder, f"seed {seed}")
 
 
@@ -123,8 +124,8 @@ def excerpt(job_set: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_folders() -> list[Path]:
-    return list(RUNS.glob("demo-sums-*")) if RUNS.exists() else []
+def run_folders(runs: Path) -> list[Path]:
+    return list(runs.glob("demo-sums-*")) if runs.exists() else []
 
 
 def results_table(curves: list[Curve]) -> Table:

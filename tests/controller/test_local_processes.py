@@ -146,6 +146,21 @@ def test_lines_carry_their_process(run_here: Here) -> None:
     assert ran.notes.splitlines()[-1] == "grpoctl run: done"
 
 
+def test_chatter_of_the_collectives_is_not_shown(run_here: Here) -> None:
+    """What JAX's CPU collectives print at each new group of devices is dropped; every other line stays."""
+    ran = run_here(
+        "print('[Gloo] Rank 0 is connected to 1 peer ranks. Expected number is : 1'); print('[Gloo] failed')"
+    )
+    assert sorted(ran.out.splitlines()) == ["0 | [Gloo] failed", "1 | [Gloo] failed"]
+
+
+def test_an_agreed_cause_is_told_once(run_here: Here) -> None:
+    """Processes that end with the same words are one cause; the summary does not repeat it for each."""
+    ran = run_here("end(5, 'model_path: /nowhere is not a folder')", settle_seconds=2.0)
+    assert ran.code == 5
+    assert ran.notes.count("/nowhere is not a folder") == 1
+
+
 def test_kill_9_of_one_process_ends_the_run_with_its_cause(run_here: Here) -> None:
     """The other process is ended, the killed one is named with its signal, and nothing is left."""
     ran = run_here("os.kill(os.getpid(), signal.SIGKILL) if host == 1 else time.sleep(60)")

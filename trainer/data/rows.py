@@ -52,9 +52,8 @@ def _parsed(field: str, place: str, line: bytes) -> Row:
     except UnicodeDecodeError as error:
         raise DataError(f"{field}: {place} is not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from None
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{field}: {place} is not JSON ({error.msg} at column {error.colno}); correct or remove the line"
-        ) from None
+        fault = f"{error.msg.removesuffix(' at')} at column {error.colno}"
+        raise DataError(f"{field}: {place} is not JSON ({fault}); correct or remove the line") from None
     if not isinstance(columns, dict):
         kind = type(columns).__name__
         raise DataError(f"{field}: {place} is a {kind}, and must be an object; write {{...}} with a key per column")

@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 
@@ -37,7 +38,8 @@ def _import(spec: str, module_name: str) -> Any:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise LoadError(_raised(spec, error)) from error
         installed = ("site-packages", "/lib/python")
-        places = ", ".join(path or "." for path in sys.path if not any(part in path for part in installed))
+        own = (path for path in sys.path if Path(path).is_dir() and not any(part in path for part in installed))
+        places = ", ".join(path or "." for path in own) or "sys.path"
         raise LoadError(
             f"{spec!r}: there is no module {error.name!r} in {places} nor among the installed packages; "
             "put its folder on PYTHONPATH"
