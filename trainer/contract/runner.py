@@ -48,9 +48,11 @@ class Section(BaseModel):
 
 
 class PrecisionConfig(Section):
-    params: Literal["float32", "bfloat16"] = "float32"
+    params: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the stored parameters")
     compute: Literal["float32", "bfloat16"] | None = Field(None, description="null = bfloat16, float32 on CPU devices")
-    remat: Literal["none", "layer"] = "layer"
+    remat: Literal["none", "layer"] = Field(
+        "layer", description="what the backward pass computes again: nothing, or each layer"
+    )
 
 
 class LoraConfig(Section):
@@ -62,9 +64,11 @@ class LoraConfig(Section):
 class DataConfig(Section):
     train: Text = Field("gsm8k", description="gsm8k, or a JSONL file")
     eval: Text = Field("gsm8k", description="gsm8k, or a JSONL file")
-    prompt_field: Text = "question"
-    answer_field: Text = "answer"
-    system_prompt: Prose | None = None
+    prompt_field: Text = Field("question", description="column of a row that holds the prompt")
+    answer_field: Text = Field(
+        "answer", description="column that rewards compare with; what follows #### counts, where it has that"
+    )
+    system_prompt: Prose | None = Field(None, description="system turn before each prompt")
     prompt_template: Prose | None = Field(None, description="jinja2 over the row's columns; null = the prompt field")
     overlong: Literal["drop", "truncate-left", "error"] = Field(
         "drop", description="what happens to a prompt longer than rollout.global_length tokens"
@@ -72,7 +76,7 @@ class DataConfig(Section):
 
 
 class RolloutConfig(Section):
-    backend: Literal["native"] = "native"
+    backend: Literal["native"] = Field("native", description="the engine that samples completions")
     batch_size: Count | None = Field(
         None, description="global sequences per training step, over all processes; null = exactly one pass"
     )
@@ -81,50 +85,79 @@ class RolloutConfig(Section):
     num_pre_q: Annotated[int, Field(gt=0, le=MAX_GROUP)] = Field(
         8, description="completions per prompt: the GRPO group"
     )
-    padding: Literal["Reject", "RoundUp"] = "Reject"
+    padding: Literal["Reject", "RoundUp"] = Field(
+        "Reject", description="a batch that does not divide: refused, or the smallest plan not below it"
+    )
     global_length: Length = Field(512, description="longest prompt, in tokens")
     max_length_sample: Length = Field(512, description="longest completion, in tokens")
-    temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    temperature: Annotated[float, Field(gt=0.0, le=100.0)] = Field(
+        1.0, description="softmax temperature; the loss uses the same"
+    )
     top_k: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(0, description="0 = off")
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    min_p: Fraction = 0.0
-    stop: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="1 = off")
+    min_p: Fraction = Field(0.0, description="0 = off")
+    stop: Annotated[tuple[Text, ...], Field(max_length=16)] = Field(
+        (), description="strings that end a completion, beside the model's stop tokens"
+    )
 
 
 class AlgorithmConfig(Section):
-    preset: Literal["grpo", "dr_grpo", "dapo", "rloo", "reinforce++", "gspo", "cispo"] = "grpo"
-    advantage: Literal["grpo", "dr_grpo", "rloo", "reinforce++"] | None = None
-    epsilon_low: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    epsilon_high: Annotated[float, Field(gt=0.0, le=100.0)] | None = None
-    aggregation: Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"] | None = None
-    kl: Literal["k1", "k2", "k3"] | None = None
-    mask_truncated: bool | None = None
+    preset: Literal["grpo", "dr_grpo", "dapo", "rloo", "reinforce++", "gspo", "cispo"] = Field(
+        "grpo", description="a named algorithm; the keys below override its numbers"
+    )
+    advantage: Literal["grpo", "dr_grpo", "rloo", "reinforce++"] | None = Field(None, description="null = the preset's")
+    epsilon_low: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="the ratio is clipped at 1 - epsilon_low; null = the preset's, 0.2 for grpo"
+    )
+    epsilon_high: Annotated[float, Field(gt=0.0, le=100.0)] | None = Field(
+        None, description="and at 1 + epsilon_high; null = the preset's, 0.2 for grpo"
+    )
+    aggregation: Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"] | None = Field(
+        None, description="null = the preset's, token-mean over the whole batch for grpo"
+    )
+    kl: Literal["k1", "k2", "k3"] | None = Field(
+        None, description="estimator of the divergence that train.beta weighs; null = the preset's"
+    )
+    mask_truncated: bool | None = Field(
+        None, description="completions that were cut off do not enter the loss; null = the preset's"
+    )
 
 
 class TrainConfig(Section):
     micro_batch_size: Count | None = Field(None, description="sequences per process per micro-step of the update")
     per_device_micro_batch_size: Count | None = Field(None, description="sequences per device per micro-step")
     grad_accum_steps: Count | None = Field(None, description="micro-steps of one update; normally left out: derived")
-    ppo_epochs: Annotated[int, Field(gt=0, le=64)] = 1
-    beta: NonNegative = 0.0
-    on_non_finite: Literal["Fail", "Skip"] = "Fail"
+    ppo_epochs: Annotated[int, Field(gt=0, le=64)] = Field(1, description="updates on each batch of completions")
+    beta: NonNegative = Field(0.0, description="weight of the divergence from the reference model in the loss")
+    on_non_finite: Literal["Fail", "Skip"] = Field(
+        "Fail", description="a loss or gradient that is not finite ends the run, or leaves the step out"
+    )
 
 
 class OptimizerConfig(Section):
-    name: Literal["adamw", "lion", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0e-6
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: Annotated[int, Field(ge=0, le=MAX_BATCH)] = 0
-    weight_decay: NonNegative = 0.0
-    clip_norm: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = 1.0
+    name: Literal["adamw", "lion", "sgd"] = Field("adamw", description="optax's optimizer of that name")
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = Field(1.0e-6, description="the rate after warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="how the rate falls after warm-up, down to 0 after the last update; constant: not at all",
+    )
+    warmup_steps: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(
+        0, description="updates over which the rate rises; the first is above 0"
+    )
+    weight_decay: NonNegative = Field(0.0, description="decoupled; spares norms and biases")
+    clip_norm: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = Field(
+        1.0, description="longest gradient, as a global norm; null = not clipped"
+    )
 
 
 class RewardConfig(Section):
     name: Text | None = Field(None, description="a built-in reward: correct, format or tags")
     python: Text | None = Field(None, description="package.module:function with TRL's signature")
-    weight: Finite = 1.0
-    args: Args = {}
-    timeout_seconds: Annotated[float, Field(gt=0.0, le=3600.0)] = 30.0
+    weight: Finite = Field(1.0, description="weight in the total reward")
+    args: Args = Field({}, description="further keyword arguments of the function")
+    timeout_seconds: Annotated[float, Field(gt=0.0, le=3600.0)] = Field(
+        30.0, description="for one call on the completions of a pass; later is unscorable"
+    )
 
 
 class EvalConfig(Section):
@@ -141,9 +174,9 @@ class InitFromConfig(Section):
 class CheckpointConfig(Section):
     every_steps: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(0, description="0 = off")
     every_minutes: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(0, description="0 = off")
-    keep: Annotated[int, Field(gt=0, le=1000)] = 2
-    best: Text | None = None
-    resume: Literal["Auto", "Never"] = "Auto"
+    keep: Annotated[int, Field(gt=0, le=1000)] = Field(2, description="newest checkpoints that stay")
+    best: Text | None = Field(None, description="metric by which one more checkpoint is kept")
+    resume: Literal["Auto", "Never"] = Field("Auto", description="Never starts at step 0 in the same folder")
     init_from: InitFromConfig | None = None
 
 
@@ -152,7 +185,9 @@ class OutputConfig(Section):
 
 
 class ExportConfig(Section):
-    when: Literal["Never", "OnSuccess"] = "Never"
+    when: Literal["Never", "OnSuccess"] = Field(
+        "Never", description="whether the trained model is written as a Hugging Face folder"
+    )
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
 
 
@@ -167,8 +202,12 @@ class RunnerConfig(Section):
     """The whole tree, as `--print-config` prints it."""
 
     model_path: Text | None = Field(None, description="hub id[@revision], folder or gs://; required by a run")
-    steps: Annotated[int, Field(gt=0, le=10_000_000)] = 100
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    steps: Annotated[int, Field(gt=0, le=10_000_000)] = Field(
+        100, description="training steps: rollouts with their update"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        0, description="of the order of the data and of sampling; the same on any number of devices"
+    )
     precision: PrecisionConfig = PrecisionConfig()
     lora: LoraConfig | None = None
     data: DataConfig = DataConfig()
@@ -177,18 +216,26 @@ class RunnerConfig(Section):
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     rewards: Annotated[tuple[RewardConfig, ...], Field(min_length=1, max_length=32)] = DEFAULT_REWARDS
-    reward_weights: Annotated[tuple[Finite, ...], Field(max_length=32)] | None = None
-    mesh_shape: Annotated[str, Field(min_length=1, max_length=64)] = "auto"
-    eval_every_steps: Annotated[int, Field(ge=0, le=MAX_BATCH)] = 0
+    reward_weights: Annotated[tuple[Finite, ...], Field(max_length=32)] | None = Field(
+        None, description="short for the weights of rewards, in their order"
+    )
+    mesh_shape: Annotated[str, Field(min_length=1, max_length=64)] = Field(
+        "auto", description="dp,fsdp,tp, such as 1,-1,1; auto = dp over slices, fsdp over the rest"
+    )
+    eval_every_steps: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(
+        0, description="0 = off; else before the first step, every so many and after the last"
+    )
     eval_batches: Count | None = Field(None, description="null = the whole split")
-    eval_split: Text = "test"
+    eval_split: Text = Field("test", description="split of a named dataset")
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    progress_deadline_seconds: Annotated[int, Field(gt=0, le=604_800)] = 1800
+    progress_deadline_seconds: Annotated[int, Field(gt=0, le=604_800)] = Field(
+        1800, description="seconds without any finished unit of work after which a process is stalled"
+    )
     output: OutputConfig = OutputConfig()
     export: ExportConfig = ExportConfig()
-    wandb_project: Text | None = None
-    wandb_name: Text | None = None
+    wandb_project: Text | None = Field(None, description="project in Weights & Biases")
+    wandb_name: Text | None = Field(None, description="name of the run there")
 
 
 REASONS = {
