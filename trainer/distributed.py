@@ -109,7 +109,7 @@ def gather(values: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def agree_max(value: int) -> int:
-    return int(gather(np.array(value, np.int64)).max())
+    return int(np.max(gather(np.array(value, np.int64))))
 
 
 def agree_any(flag: bool) -> bool:

@@ -108,7 +108,7 @@ class Loop:
 
     def _updated(self, state: TrainState, found: Experience) -> tuple[TrainState, Row]:
         sampling = self._config.sampling
-        longest = int(found.table.completion_tokens.max())
+        longest = int(np.max(found.table.completion_tokens))
         batch = build_train_batch(
             self._train_rows(found),
             self._plan,
