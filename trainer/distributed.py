@@ -21,6 +21,7 @@ from trainer.contract.process import ProcessConfig
 from trainer.contract.run import Machine
 
 Result = TypeVar("Result")
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 HEARTBEAT_SECONDS = 60
 """A process that the coordinator has not heard for so long is lost. Its heartbeat is a thread outside of Python."""
@@ -98,7 +99,7 @@ def stop() -> None:
         jax.distributed.shutdown()
 
 
-def gather(values: NDArray[np.generic]) -> NDArray[np.generic]:
+def gather(values: NDArray[Scalar]) -> NDArray[Scalar]:
     """The same-shaped array of every process, stacked at a new first axis `process`, bit for bit."""
     if jax.process_count() == 1:
         return values[None]
