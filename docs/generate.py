@@ -13,6 +13,7 @@ from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
 from controller.grpojob import ClusterSpec
+from controller.statustypes import GRPOJobStatus
 from trainer.contract.rules import RULES
 from trainer.contract.runner import RunnerConfig
 
@@ -113,6 +114,18 @@ def rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from rows(inner, f"{path}[]." if many else f"{path}.")
 
 
+STATUS_HEAD = ("| key | type | |", "|---|---|---|")
+
+
+def status_rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        path = prefix + (field.alias or name)
+        yield f"| `{path}` | {type_name(field.annotation)} | {field.description or ''} |"
+        inner, many = section(field)
+        if inner:
+            yield from status_rows(inner, f"{path}[]." if many else f"{path}.")
+
+
 HEAD = "| key | type | default | range | mutable | |\n|---|---|---|---|---|---|"
 
 
@@ -135,6 +148,13 @@ def api_page() -> str:
             "",
             HEAD,
             *rows(ClusterSpec),
+            "",
+            "## The status",
+            "",
+            "Written by the controller alone; paths are below `status`. Terminal conditions are sticky.",
+            "",
+            *STATUS_HEAD,
+            *status_rows(GRPOJobStatus),
             "",
         ]
     )
