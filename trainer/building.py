@@ -17,9 +17,9 @@ from trainer.asking import Asker
 from trainer.checkpoint import Checkpoints, Place
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.process import ProcessConfig
-from trainer.contract.run import RunConfig
+from trainer.contract.run import RunConfig, Sampling
 from trainer.data import QuestionSet
-from trainer.evaluate import Evaluation
+from trainer.evaluate import Evaluation, Exam
 from trainer.loop import Loop, Run
 from trainer.mesh import build_mesh
 from trainer.model.source import stop_ids
@@ -52,14 +52,14 @@ def build(
     checkpoints = Checkpoints(process.folder.checkpoints, run.checkpoint.keep) if ready.shared else None
     state, place = _begin(run, checkpoints, state, ready.train)
     heartbeat.beat()
-    asker = Asker(_rollout(run, ready, mesh), ready.tokenizer, ready.rewards)
+    asker = Asker(_rollout(run, ready, mesh, run.sampling), ready.tokenizer, ready.rewards)
     loop = Loop(
         Run(
             process=process,
             mesh=mesh,
             asker=asker,
             questions=ready.train,
-            evaluation=_evaluation(process, ready, asker),
+            evaluation=_evaluation(process, ready, mesh, asker),
             update=update,
             pad_id=_pad_id(ready),
             checkpoints=checkpoints,
@@ -109,22 +109,28 @@ def _update(run: RunConfig, ready: Ready, mesh: Mesh, optimizer: Optimizer, stat
     )
 
 
-def _rollout(run: RunConfig, ready: Ready, mesh: Mesh) -> Rollout:
+def _rollout(run: RunConfig, ready: Ready, mesh: Mesh, sampling: Sampling) -> Rollout:
     return Rollout(
         ready.model,
         mesh,
-        run.sampling,
+        sampling,
         stop_ids=stop_ids(ready.tokenizer, ready.model),
         pad_id=_pad_id(ready),
         compute_dtype=_dtype(run.precision.compute),
     )
 
 
-def _evaluation(process: ProcessConfig, ready: Ready, asker: Asker) -> Evaluation | None:
+def _evaluation(process: ProcessConfig, ready: Ready, mesh: Mesh, asker: Asker) -> Evaluation | None:
+    """Greedy evaluation asks as training does; sampling at a temperature of its own needs a rollout of its own."""
     if ready.evaluation is None:
         return None
+    run = process.run
+    if run.eval.temperature not in (0, run.sampling.temperature):
+        sampling = run.sampling.model_copy(update={"temperature": run.eval.temperature})
+        asker = Asker(_rollout(run, ready, mesh, sampling), ready.tokenizer, ready.rewards)
     folder = Path(process.folder.evaluations)
-    return Evaluation(asker, ready.evaluation.questions, process.run.batch, process.process_index, folder)
+    questions = ready.evaluation.questions
+    return Evaluation(asker, Exam(questions, run.eval, run.seed, run.batch, process.process_index, folder))
 
 
 def _pad_id(ready: Ready) -> int:

@@ -1,7 +1,9 @@
-"""Evaluation: every question of the split once over all processes, greedily; means of the rewards go out."""
+"""Evaluation: every question of the split once over all processes, greedily or in n samples; numbers go out."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +12,54 @@ from numpy.typing import NDArray
 
 from trainer.asking import Answers, Asker, Call, prompt_bucket
 from trainer.contract.batch import BatchPlan
+from trainer.contract.runner import EvalConfig
 from trainer.data import Question
 from trainer.distributed import gather
 from trainer.metrics import Row, reward_row, statistics
 from trainer.rewards import Scores
+from trainer.rewards.answers import vote_of
+from trainer.solving import NO_VOTE, solved_row
+
+_SEED_STEP = 0
+"""Sampling's step for all evaluations: training begins at 1, so no draw is shared; and two evaluations of a run use the
+same draws, so that they differ by the parameters alone."""
 
 
-def batches_of(questions: int, plan: BatchPlan, limit: int | None) -> list[range]:
-    """Numbers of the questions of each batch: as many as a training pass has rows, the last one shorter."""
-    size = plan.processes * rows_per_process(plan)
+def batches_of(questions: int, plan: BatchPlan, limit: int | None, samples: int = 1) -> list[range]:
+    """Numbers of the questions of each batch: as many rows as a training pass has, the last one shorter."""
+    size = plan.processes * questions_per_process(plan, samples)
     starts = range(0, questions, size)
     return [range(start, min(start + size, questions)) for start in starts][:limit]
 
 
-def rows_per_process(plan: BatchPlan) -> int:
-    return plan.prompts_per_pass_per_process * plan.group_size
+def questions_per_process(plan: BatchPlan, samples: int = 1) -> int:
+    return max(1, plan.prompts_per_pass_per_process * plan.group_size // samples)
 
 
-def share_of(batch: range, process: int, plan: BatchPlan) -> range:
+def share_of(batch: range, process: int, plan: BatchPlan, samples: int = 1) -> range:
     """The part of a batch that one process asks; at the end of the split it may be empty."""
-    size = rows_per_process(plan)
+    size = questions_per_process(plan, samples)
     return batch[process * size : (process + 1) * size]
 
 
-class Evaluation:
-    """One split asked again and again; `folder` is where each process writes what was answered."""
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """How a run is examined: the split, how each question is asked, and where what was answered is kept."""
 
-    def __init__(
-        self, asker: Asker, questions: Sequence[Question], plan: BatchPlan, process: int, folder: Path
-    ) -> None:
+    questions: Sequence[Question]
+    way: EvalConfig
+    seed: int
+    plan: BatchPlan
+    process: int
+    folder: Path
+
+
+class Evaluation:
+    """One split asked again and again; each process writes what it was answered, process 0 the results."""
+
+    def __init__(self, asker: Asker, exam: Exam) -> None:
         self._asker = asker
-        self._questions = questions
-        self._plan = plan
-        self._process = process
-        self._folder = folder
+        self._exam = exam
 
     def run(
         self, params: Any, step: int, longest_prompt: int, limit: int | None, interrupted: Callable[[], bool]
@@ -52,32 +68,51 @@ class Evaluation:
 
         `interrupted` is asked after each batch, and must give all processes the same answer.
         """
-        batches = batches_of(len(self._questions), self._plan, limit)
+        exam, samples = self._exam, self._exam.way.samples
+        batches = batches_of(len(exam.questions), exam.plan, limit, samples)
         call = Call(
-            step=step,
-            seed=0,
-            prompt_bucket=prompt_bucket([self._questions[i] for batch in batches for i in batch], longest_prompt),
-            samples=1,
-            greedy=True,
-            prompts_per_process=rows_per_process(self._plan),
+            step=_SEED_STEP,
+            seed=exam.seed,
+            prompt_bucket=prompt_bucket([exam.questions[i] for batch in batches for i in batch], longest_prompt),
+            samples=samples,
+            greedy=exam.way.temperature == 0,
+            prompts_per_process=questions_per_process(exam.plan, samples),
         )
         tables = []
         for number, batch in enumerate(batches):
-            share = share_of(batch, self._process, self._plan)
-            answers = self._asker.generate(params, [self._questions[i] for i in share], list(share), call)
+            share = share_of(batch, exam.process, exam.plan, samples)
+            answers = self._asker.generate(params, [exam.questions[i] for i in share], list(share), call)
             scores = self._asker.score(answers)
             self._write(step, share, answers, scores, first=number == 0)
-            tables.append(gather(_padded_table(share, answers, scores, rows_per_process(self._plan))))
+            rows = questions_per_process(exam.plan, samples) * samples
+            tables.append(gather(_padded_table(share, samples, answers, scores, rows)))
             if interrupted():
                 return None
-        return _summary(self._asker.reward_names, np.concatenate(tables, axis=1))
+        summary = _summary(self._asker.reward_names, samples, np.concatenate(tables, axis=1))
+        self._write_results(step, summary)
+        return summary
 
     def _write(self, step: int, share: range, answers: Answers, scores: Scores, *, first: bool) -> None:
-        path = self._folder / f"step-{step:08d}" / f"process-{self._process}.jsonl"
+        path = self._folder_of(step) / f"process-{self._exam.process}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w" if first else "a") as file:
-            for row, number in enumerate(share):
-                file.write(json.dumps(answer_record(answers, scores, row) | {"question": number}) + "\n")
+            for row in range(len(answers.texts)):
+                place, sample = divmod(row, self._exam.way.samples)
+                named = {"question": share[place], "sample": sample}
+                file.write(json.dumps(answer_record(answers, scores, row) | named) + "\n")
+
+    def _write_results(self, step: int, summary: Row) -> None:
+        """`results.json`: how it was asked, and every number of the summary; null where there is none."""
+        if self._exam.process:
+            return
+        way = self._exam.way
+        metrics = {name: value if math.isfinite(value) else None for name, value in summary.items()}
+        asked = {"samples": way.samples, "temperature": way.temperature, "seed": self._exam.seed}
+        path = self._folder_of(step) / "results.json"
+        path.write_text(json.dumps({"step": step, **asked, "metrics": metrics}, indent=2) + "\n")
+
+    def _folder_of(self, step: int) -> Path:
+        return self._exam.folder / f"step-{step:08d}"
 
 
 def answer_record(answers: Answers, scores: Scores, row: int) -> dict[str, Any]:
@@ -97,23 +132,45 @@ def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _padded_table(share: range, answers: Answers, scores: Scores, rows: int) -> NDArray[np.float64]:
-    """[row, column] of one size on every process: question (-1: no row), length, finished, total, values, failed."""
+_COLUMNS = ("question", "sample", "tokens", "finished", "vote", "total")
+
+
+def _padded_table(share: range, samples: int, answers: Answers, scores: Scores, rows: int) -> NDArray[np.float64]:
+    """[row, column] of one size on every process: `_COLUMNS` (question -1: no row), then values, then failed."""
     lengths = [len(ids) for ids in answers.token_ids]
-    columns = [list(share), lengths, answers.finished, scores.totals, *scores.values, *scores.failed]
+    questions = [number for number in share for _ in range(samples)]
+    numbers = list(range(samples)) * len(share)
+    votes = _votes(answers.texts, samples)
+    columns = [questions, numbers, lengths, answers.finished, votes, scores.totals, *scores.values, *scores.failed]
     table = np.full((rows, len(columns)), -1.0)
-    table[: len(share)] = np.array(columns, np.float64).T
+    table[: len(questions)] = np.array(columns, np.float64).T
     return table
 
 
-def _summary(names: tuple[str, ...], tables: NDArray[np.generic]) -> Row:
+def _votes(texts: Sequence[str], samples: int) -> list[int]:
+    """Each sample's answer as a number that the samples of its question share where they answer alike."""
+    votes = []
+    for start in range(0, len(texts), samples):
+        known: dict[str, int] = {}
+        for answer in map(vote_of, texts[start : start + samples]):
+            votes.append(NO_VOTE if answer is None else known.setdefault(answer, len(known)))
+    return votes
+
+
+def _summary(names: tuple[str, ...], samples: int, tables: NDArray[np.generic]) -> Row:
     """Means in the order of the questions, so that they do not depend on the number of processes."""
     table = np.asarray(tables, np.float64).reshape(-1, tables.shape[-1])
     table = table[table[:, 0] >= 0]
-    table = table[np.argsort(table[:, 0])]
-    values, failed = table[:, 4 : 4 + len(names)].T, table[:, 4 + len(names) :].T > 0
-    row = reward_row(names, values, failed, table[:, 3])
-    row |= statistics("length/completion", table[:, 1], "mean")
-    row["length/truncated"] = float(np.mean(table[:, 2] == 0))
-    row["questions"] = len(table)
+    table = table[np.lexsort((table[:, 1], table[:, 0]))]
+    column = {name: table[:, place] for place, name in enumerate(_COLUMNS)}
+    values = table[:, len(_COLUMNS) : len(_COLUMNS) + len(names)].T
+    failed = table[:, len(_COLUMNS) + len(names) :].T > 0
+    row = reward_row(names, values, failed, column["total"])
+    row |= statistics("length/completion", column["tokens"], "mean", "max")
+    row["length/truncated"] = float(np.mean(column["finished"] == 0))
+    row |= {"finish/stop": float(np.mean(column["finished"] > 0)), "finish/length": row["length/truncated"]}
+    row |= {"questions": len(table) // samples, "samples": samples}
+    if samples > 1:
+        judge = names.index("correct") if "correct" in names else 0
+        row |= solved_row(values[judge].reshape(-1, samples), column["vote"].astype(np.int64).reshape(-1, samples))
     return {f"eval/{name}": value for name, value in row.items()}

@@ -225,7 +225,8 @@ class Loop:
         if row is not None and not self._index:
             parts = ", ".join(f"{name} {row[f'eval/reward/{name}/mean']:.3f}" for name in self._run.asker.reward_names)
             text = f"reward {row['eval/reward/total/mean']:.3f} ({parts}) on {row['eval/questions']:.0f} questions"
-            log.info("evaluation after step %d | %s | %.1f s", place.step, text, watch.total)
+            solved = [f"{name.removeprefix('eval/')} {row[name]:.3f}" for name in row if "@" in name]
+            log.info("evaluation after step %d | %s | %.1f s", place.step, ", ".join([text, *solved]), watch.total)
         return row if row is None else row | {"time/evaluation_s": watch.total}
 
     def _save(self, state: TrainState, place: Place) -> None:

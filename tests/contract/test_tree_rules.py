@@ -35,8 +35,6 @@ NOT_BUILT = {
     "train.ppo_epochs": 2,
     "train.beta": 0.1,
     "train.on_non_finite": "Skip",
-    "eval.samples": 4,
-    "eval.temperature": 0.5,
     "checkpoint.every_minutes": 10,
     "checkpoint.best": "reward",
     "checkpoint.init_from": {"uri": "/x"},
@@ -71,6 +69,15 @@ def test_what_is_not_built_is_told_with_its_default() -> None:
         "leave it out",
         "not-yet train.ppo_epochs: 2 is not built yet in this version; leave it out, or keep the default 1",
     ]
+
+
+def test_samples_of_an_evaluation_need_a_temperature() -> None:
+    """Several greedy answers to one question are one answer; with a temperature they are accepted."""
+    assert lines(eval={"samples": 4}) == [
+        "range eval.samples: 4 must be 1 where eval.temperature is 0: greedy answers are all the same; "
+        "use 1, or set that temperature"
+    ]
+    assert lines(eval={"samples": 4, "temperature": 0.6}) == []
 
 
 def test_clip_ranges_may_be_overridden() -> None:

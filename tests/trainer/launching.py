@@ -83,7 +83,7 @@ class Launched:
             own = {
                 "GRPO_TERMINATION_LOG": str(log),
                 "JAX_PLATFORMS": "cpu",
-                "PYTHONPATH": str(Path(__file__).parent),
+                "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[2]))),
                 "HF_HUB_OFFLINE": "1",
                 # Programs are the same from test to test, and compiling them is most of the time that a run takes.
                 "JAX_COMPILATION_CACHE_DIR": str(scratch.parent / "compiled"),

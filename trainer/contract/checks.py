@@ -25,8 +25,6 @@ NOT_YET = (
     "train.ppo_epochs",
     "train.beta",
     "train.on_non_finite",
-    "eval.samples",
-    "eval.temperature",
     "checkpoint.every_minutes",
     "checkpoint.best",
     "checkpoint.init_from",
@@ -64,6 +62,7 @@ def check_tree(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
         yield Violation("required", spelling.path("model_path"), None, message)
     yield from _not_yet(parsed, spelling)
     yield from _preset_conflicts(parsed, spelling)
+    yield from _greedy_samples(parsed, spelling)
     if parsed.knows("rewards"):
         yield from _rewards(parsed.config.rewards, spelling)
         if parsed.knows("reward_weights"):
@@ -131,6 +130,17 @@ def _preset_conflicts(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Viol
             "do nothing; leave it out, or set that weight"
         )
         yield Violation("preset-conflict", spelling.path("algorithm.kl"), algorithm.kl, message)
+
+
+def _greedy_samples(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    evaluation = parsed.config.eval
+    if parsed.knows("eval.samples", "eval.temperature") and evaluation.samples > 1 and evaluation.temperature == 0:
+        path = spelling.path("eval.samples")
+        message = (
+            f"{evaluation.samples} must be 1 where {spelling.path('eval.temperature')} is 0: greedy answers are all "
+            "the same; use 1, or set that temperature"
+        )
+        yield Violation("range", path, evaluation.samples, message)
 
 
 def _rewards(rewards: tuple[RewardConfig, ...], spelling: Spelling) -> Iterator[Violation]:

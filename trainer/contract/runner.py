@@ -161,8 +161,12 @@ class RewardConfig(Section):
 
 
 class EvalConfig(Section):
-    samples: Annotated[int, Field(gt=0, le=MAX_GROUP)] = 1
-    temperature: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    samples: Annotated[int, Field(gt=0, le=MAX_GROUP)] = Field(
+        1, description="answers to each question; above 1, pass@k and maj@k are told for k = 1, 2, 4 …"
+    )
+    temperature: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
+        0.0, description="0 = greedy; above, sampled as in training but at this temperature"
+    )
 
 
 class InitFromConfig(Section):

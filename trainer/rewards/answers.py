@@ -63,6 +63,15 @@ def same_words(gold: str, answer: Answer) -> bool:
     return _words(gold) == _words(answer.text)
 
 
+def vote_of(text: str) -> str | None:
+    """What a completion answers, written so that equal answers are equal text; None where it answers nothing."""
+    answer = answer_in(text)
+    number = read_number(answer.text.rpartition("=")[2] if answer.marked else answer.text)
+    if number is None and not (answer.marked and _EXPRESSION.search(plain(answer.text))):
+        number = next(reversed(numbers_in(answer.text)), None)
+    return str(number) if number is not None else _words(answer.text) or None
+
+
 def _same(expected: Fraction, found: Fraction) -> bool | None:
     """None where one of them is cut short when written out: 1/3 against 0.3333 is a matter of rounding."""
     if expected == found:
