@@ -23,9 +23,6 @@ def test_a_run_needs_a_model() -> None:
 
 NOT_BUILT = {
     "lora": {"rank": 8},
-    "rollout.top_k": 50,
-    "rollout.top_p": 0.9,
-    "rollout.min_p": 0.1,
     "rollout.stop": ["</answer>"],
     "algorithm.preset": "dapo",
     "algorithm.advantage": "grpo",

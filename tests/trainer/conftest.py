@@ -67,14 +67,16 @@ def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sampling_of():
     """The contract's sampling settings with a longest completion and a temperature."""
 
-    def build(longest: int, temperature: float = 1.0) -> Sampling:
+    def build(
+        longest: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+    ) -> Sampling:
         return Sampling(
             global_length=64,
             max_length_sample=longest,
             temperature=temperature,
-            top_k=0,
-            top_p=1.0,
-            min_p=0.0,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
             stop=(),
         )
 

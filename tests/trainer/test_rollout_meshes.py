@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from trainer.arrays.truncation import Truncation
 from trainer.mesh import rows_to_global
 from trainer.model.config import read_model_config
 from trainer.model.weights import load_params, random_params
@@ -82,6 +83,7 @@ def test_weights_travel_once_a_pass(oracles, mesh_of, whole, gathers):
         mesh=mesh,
         longest=8,
         temperature=1.0,
+        truncation=Truncation(),
         stop_ids=(1,),
         pad_id=0,
         compute_dtype=jnp.float32,

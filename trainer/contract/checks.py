@@ -13,9 +13,6 @@ from trainer.contract.violations import Spelling, Violation, shown
 
 NOT_YET = (
     "lora",
-    "rollout.top_k",
-    "rollout.top_p",
-    "rollout.min_p",
     "rollout.stop",
     "algorithm.preset",
     "algorithm.advantage",

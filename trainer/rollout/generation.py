@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from trainer.arrays.truncation import Truncation
 from trainer.contract.run import Sampling
 from trainer.mesh import rows_to_global
 from trainer.model.config import ModelConfig
@@ -60,6 +61,7 @@ class Rollout:
             mesh=mesh,
             longest=sampling.max_length_sample,
             temperature=sampling.temperature,
+            truncation=Truncation(sampling.top_k, sampling.top_p, sampling.min_p),
             stop_ids=tuple(stop_ids),
             pad_id=pad_id,
             compute_dtype=compute_dtype,

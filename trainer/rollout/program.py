@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from trainer.arrays.truncation import Truncation, kept
 from trainer.mesh import DATA, batch_sharding
 from trainer.model.config import ModelConfig
 from trainer.model.decoder import Params, head
@@ -67,6 +68,7 @@ class Program:
     mesh: Mesh
     longest: int
     temperature: float
+    truncation: Truncation
     stop_ids: tuple[int, ...]
     pad_id: int
     compute_dtype: Any
@@ -152,8 +154,11 @@ def _taker(
         logits = jnp.einsum("bre,ve->brv", hidden, head(weights), preferred_element_type=jnp.float32)
         logits = constrain(logits, program.mesh, DATA, None, "tp")
         if not greedy:
+            logits = logits / program.temperature
+            if program.truncation.active:
+                logits = jnp.where(kept(logits, program.truncation), logits, -jnp.inf)
             drawn = jax.vmap(jax.vmap(noise, (0, None)), (0, None))(keys, index)
-            logits = logits / program.temperature + constrain(drawn, program.mesh, DATA, None, "tp")
+            logits = logits + constrain(drawn, program.mesh, DATA, None, "tp")
         return jnp.broadcast_to(jnp.argmax(logits, axis=-1).astype(jnp.int32), work.wanted.shape)
 
     def take(state: State, hidden: jax.Array) -> State:
