@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "show what a job resolves to: hosts, devices, batch arithmetic",
     "render": "print the ConfigMap and JobSet of a job",
     "run": "run a job's pods as processes of this machine",
+    "report": "write one HTML page about a run, or about two",
     "init": "write a commented job to start from",
     "explain": "say what a rule asks for, and why",
     "rewards": "try a job's rewards without a model",

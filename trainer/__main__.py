@@ -7,6 +7,10 @@ from trainer.printing import ANSWERS, answer
 
 def main(argv: list[str]) -> int:
     """The exit code of the command line `argv`, without the program's name."""
+    if argv[:1] == ["report"]:
+        from trainer.report import main as report
+
+        return report(argv[1:])
     if "--rewards-try" in argv:
         from trainer.tryout import main as try_rewards
 

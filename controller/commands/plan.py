@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import click
 
 from controller.commands.documents import Judged, files_argument, judge_files, set_option
+from controller.commands.findings import echo_findings, echo_json, exit_code, heading, output_option
 from controller.commands.planrows import Row, plan_groups
-from controller.commands.report import echo_findings, echo_json, exit_code, heading, output_option
 from controller.grpojob import Override
 
 HELP = """Show what each GRPOJob of FILE... resolves to: hosts, devices, mesh, and the arithmetic of one step.

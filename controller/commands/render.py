@@ -9,7 +9,7 @@ import click
 
 from controller import render as station
 from controller.commands.documents import Judged, files_argument, judge_files, set_option
-from controller.commands.report import echo_findings, heading
+from controller.commands.findings import echo_findings, heading
 from controller.grpojob import Override
 from controller.settings import Settings
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from controller.commands.documents import Judged, file_argument, judge_files, set_option
-from controller.commands.report import echo_findings, heading
+from controller.commands.findings import echo_findings, heading
 from controller.grpojob import Override
 
 

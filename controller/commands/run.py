@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from controller.commands.documents import Judged, file_argument, judge_files, set_option
-from controller.commands.report import echo_findings, heading
+from controller.commands.findings import echo_findings, heading
 from controller.grpojob import Override
 from controller.local import LocalError, Machine, run_job
 from controller.local.replan import replan

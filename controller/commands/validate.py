@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 from controller.commands.documents import files_argument, judge_files, set_option
-from controller.commands.report import echo_json, echo_text, exit_code, output_option
+from controller.commands.findings import echo_json, echo_text, exit_code, output_option
 from controller.grpojob import Override
 
 HELP = """Check every GRPOJob of FILE... against every rule, offline; `-` reads standard input.

@@ -1,0 +1,85 @@
+"""Every metric that a run may write, in one table: what it counts, in which unit, and when it is there.
+
+`docs/metrics.md` is made from it, and a test holds it against the rows of a real run. It refuses to know how anything
+is measured.
+"""
+
+import re
+from dataclasses import dataclass
+
+LOSS_NEAR_ZERO = (
+    "A loss near 0 is no fault. The advantages of a group sum to 0, and in the first update on a batch the policy is "
+    "the one that sampled, so its ratio is 1: the terms of the loss cancel, its gradient does not. Watch the reward "
+    "and the evaluation instead."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`name` may hold `*`, the name of a reward. `when` is empty where every training step has it."""
+
+    name: str
+    unit: str
+    meaning: str
+    when: str = ""
+
+    def fits(self, written: str) -> bool:
+        return re.fullmatch(re.escape(self.name).replace(r"\*", "[^/]+"), written) is not None
+
+
+_EVALUATED = "steps that were evaluated"
+
+METRICS = (
+    Metric("step", "", "the step; 0 is the model before the first", "every row"),
+    Metric("epoch", "", "how often the training data was gone through"),
+    Metric("reward/total/mean", "", "mean of the weighted sum of the rewards, over all scored completions"),
+    Metric("reward/total/std", "", "its population standard deviation over completions"),
+    Metric("reward/total/min", "", "the smallest total reward of a completion"),
+    Metric("reward/total/max", "", "the largest total reward of a completion"),
+    Metric("reward/*/mean", "", "mean of one reward, without its weight"),
+    Metric("reward/*/failed", "completions", "where this reward raised or ran out of time"),
+    Metric("reward/unscorable", "completions", "those without a total reward; they teach nothing"),
+    Metric("reward/equal_groups", "share", "groups whose rewards are all equal: they teach nothing"),
+    Metric("length/prompt/mean", "tokens", "mean length of the prompts"),
+    Metric("length/prompt/max", "tokens", "the longest prompt"),
+    Metric("length/completion/mean", "tokens", "mean length of the completions, stop token included"),
+    Metric("length/completion/max", "tokens", "the longest completion"),
+    Metric("length/truncated", "share", "completions that were cut off at `max_length_sample`"),
+    Metric("update/loss", "", "the loss that was descended; see below"),
+    Metric("update/entropy", "nats", "mean entropy of the policy per completion token"),
+    Metric("update/grad_norm", "", "norm of the gradient over all parameters, before clipping"),
+    Metric("update/clip_share", "share", "completion tokens where the clip took the gradient away"),
+    Metric("update/completion_tokens", "tokens", "completion tokens that were trained on"),
+    Metric("update/learning_rate", "", "the learning rate of the step"),
+    Metric("update/finite", "", "1 where loss and gradient were finite, so that the step was applied"),
+    Metric("time/rollout_s", "seconds", "sampling the completions"),
+    Metric("time/rewards_s", "seconds", "scoring them"),
+    Metric("time/update_s", "seconds", "gradients and the optimizer's step"),
+    Metric("time/step_s", "seconds", "the whole step, without evaluation and checkpoint"),
+    Metric("throughput/completion_tokens_per_s", "tokens/s", "sampled tokens over the time of the whole step"),
+    Metric("throughput/completion_tokens_per_s_per_device", "tokens/s", "the same, per device"),
+    Metric("batch/sequences_per_step", "sequences", "the effective batch over all processes"),
+    Metric("batch/prompts_per_step", "prompts", "over all processes"),
+    Metric("batch/group_size", "completions", "per prompt"),
+    Metric("batch/passes", "", "rollout passes per step"),
+    Metric("batch/micro_steps", "", "gradient accumulation steps per update"),
+    Metric("batch/sequences_per_process", "sequences", "per step"),
+    Metric("batch/processes", "", "processes of the run"),
+    Metric("batch/devices", "", "devices of the run"),
+    Metric("eval/questions", "questions", "that were asked, each once", _EVALUATED),
+    Metric("eval/reward/total/mean", "", "mean total reward of the greedy answers", _EVALUATED),
+    Metric("eval/reward/total/std", "", "its population standard deviation", _EVALUATED),
+    Metric("eval/reward/total/min", "", "the smallest total reward", _EVALUATED),
+    Metric("eval/reward/total/max", "", "the largest total reward", _EVALUATED),
+    Metric("eval/reward/*/mean", "", "mean of one reward; `correct` is the accuracy", _EVALUATED),
+    Metric("eval/reward/*/failed", "answers", "where this reward raised or ran out of time", _EVALUATED),
+    Metric("eval/reward/unscorable", "answers", "those without a total reward", _EVALUATED),
+    Metric("eval/length/completion/mean", "tokens", "mean length of the answers", _EVALUATED),
+    Metric("eval/length/truncated", "share", "answers that were cut off", _EVALUATED),
+    Metric("time/evaluation_s", "seconds", "the evaluation", _EVALUATED),
+)
+
+
+def metric_of(written: str) -> Metric | None:
+    """The entry of a name as a run writes it; None where it is not in the table."""
+    return next((metric for metric in METRICS if metric.fits(written)), None)
