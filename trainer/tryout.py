@@ -59,7 +59,7 @@ def completions_of(gold: str | None) -> tuple[str, str, str]:
     """A right completion in the usual form, a wrong one in the same form, and an empty one."""
     right = gold or "?"
     number = read_number(right)
-    wrong = f"{right} not" if number is None else str(number + 1)
+    wrong = f"{right} not" if number is None else str(number.value + 1)
     form = "<think>\nthinking\n</think>\n<answer>\n{}\n</answer>"
     return form.format(right), form.format(wrong), ""
 

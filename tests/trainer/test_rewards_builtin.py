@@ -2,51 +2,16 @@
 
 import numpy as np
 import pytest
+from answer_pairs import PAIRS
 
 from trainer.contract.run import Reward
 from trainer.rewards import RewardSet, Rows
 from trainer.rewards.answers import gold_text
 from trainer.rewards.builtin import format_reward, tags_reward
+from trainer.rewards.isolated import Target
+from trainer.rewards.pool import Outcome, Pool
 
-RIGHT = [
-    ("1,200", "So the total is 1,200."),
-    ("1,200", "1200"),
-    ("1200", "<answer>1,200</answer>"),
-    ("-5", "The result is -5"),
-    ("-5", "10 - 15 = -5"),
-    ("-5", "<answer>\N{MINUS SIGN}5</answer>"),
-    ("5", "10-5"),
-    ("18", "$18.00"),
-    ("18", "She makes $18.00 a day."),
-    ("-18", "a loss of -$18"),
-    ("7", r"Hence \boxed{7}."),
-    ("7", r"\boxed{7 \text{ apples}}"),
-    ("1/2", "0.5"),
-    ("0.5", "<answer>1/2</answer>"),
-    ("3/4", r"\boxed{\frac{3}{4}}"),
-    ("1.5", "<answer>1 1/2</answer>"),
-    ("10", "<answer>10</answer> in 2 steps"),
-    ("18", "<think>9 * 2 = 20?</think><answer>x = 18 (apples)</answer>"),
-    ("50", "50%"),
-    ("1000000", r"$1{,}000{,}000$"),
-    ("3", "We get 5.\n#### 3"),
-    ("Paris", "<answer> paris. </answer>"),
-    (18, "18"),
-    (0.5, "1/2"),
-]
-WRONG = [
-    ("1,200", "1,201"),
-    ("-5", "5"),
-    ("5", "-5"),
-    ("18", "$18.50"),
-    ("10", "<answer>12</answer> and 10"),
-    ("7", r"\boxed{8} or 7"),
-    ("1", "1" * 5000),
-    ("2", "no number here"),
-    ("2", "<answer></answer>"),
-    ("5", "5/0"),
-    ("200", "1,200"),
-]
+FLAT = [(kind, *pair) for kind, pairs in PAIRS.items() for pair in pairs]
 
 
 def correctness(pairs: list[tuple[object, str]]) -> list[float]:
@@ -59,28 +24,53 @@ def correctness(pairs: list[tuple[object, str]]) -> list[float]:
         rewards.stop()
 
 
-@pytest.mark.parametrize(("gold", "completion"), RIGHT)
-def test_a_right_number_is_right_however_it_is_written(gold: object, completion: str) -> None:
-    """Separators, signs, currency, boxes, tags and fractions do not change a number."""
-    assert correctness([(gold, completion)]) == [1.0]
+@pytest.fixture(scope="module")
+def judged() -> list[float]:
+    """All pairs in one call, as a step would score them."""
+    return correctness([(gold, completion) for _, gold, completion, _ in FLAT])
 
 
-@pytest.mark.parametrize(("gold", "completion"), WRONG)
-def test_a_wrong_number_is_wrong(gold: object, completion: str) -> None:
-    """Another number, another sign, no number at all, and a number outside the marked answer score 0."""
-    assert correctness([(gold, completion)]) == [0.0]
+@pytest.mark.parametrize("number", range(len(FLAT)), ids=lambda n: f"{FLAT[n][0]}: {str(FLAT[n][2])[-24:]!r}")
+def test_an_answer_is_judged_by_what_it_says(number: int, judged: list[float]) -> None:
+    """Separators, signs, currency, units, fractions, percent, boxes, tags and words around do not change an answer."""
+    _, gold, completion, right = FLAT[number]
+    assert judged[number] == float(right), (gold, completion)
 
 
-def test_expressions_are_judged_by_math_verify() -> None:
-    """What is no plain number is compared as mathematics; what sympy cannot finish is unscorable and no zero."""
-    pairs = [
-        ("x+1", r"\boxed{1+x}"),
-        ("4", r"\boxed{\sqrt{16}}"),
-        ("1/3", "<answer>0.333333</answer>"),
-        ("8", "<answer>10+8</answer>"),
-        (r"9^{9^{9^{9}}}", r"\boxed{3^{3^{3^{3}}}}"),
-    ]
-    assert np.array_equal(correctness(pairs), [1.0, 1.0, 1.0, 0.0, np.nan], equal_nan=True)
+def test_the_table_is_as_large_as_promised() -> None:
+    """At least 150 different pairs, a quarter of each verdict at least."""
+    verdicts = [right for *_, right in FLAT]
+    assert len({(str(gold), completion) for _, gold, completion, _ in FLAT}) >= 150
+    assert min(verdicts.count(True), verdicts.count(False)) >= len(FLAT) // 4
+
+
+def test_what_sympy_cannot_finish_is_unscorable() -> None:
+    """A tower of powers is no zero: it is unscorable, and the expression beside it is judged."""
+    pairs = [(r"9^{9^{9^{9}}}", r"\boxed{3^{3^{3^{3}}}}"), ("x+1", r"\boxed{1+x}")]
+    assert np.array_equal(correctness(pairs), [np.nan, 1.0], equal_nan=True)
+
+
+def test_a_hang_is_killed_and_holds_up_no_other_call() -> None:
+    """Of four calls on two processes one hangs where no signal reaches it: it alone has no number, and a reason."""
+    pool = Pool(Target("rewards.correct", "reward_samples:hangs_on_hang", {}, 60.0), workers=2)
+    try:
+        outcomes = pool.call_each([{"completions": [text]} for text in ("a", "hang", "b", "c")], longest=3.0)
+        again = pool.call_each([{"completions": ["d"]}, {"completions": ["e"]}], longest=30.0)
+    finally:
+        pool.stop()
+    assert outcomes == [Outcome(1.0), Outcome(None, "no answer within 3 s"), Outcome(1.0), Outcome(1.0)]
+    assert again == [Outcome(1.0), Outcome(1.0)]
+
+
+def test_all_calls_together_have_a_deadline() -> None:
+    """However many calls hang, the pool answers when the target's time is spent; what was not begun says so."""
+    pool = Pool(Target("rewards.correct", "reward_samples:hangs_on_hang", {}, 3.0), workers=1)
+    try:
+        outcomes = pool.call_each([{"completions": ["hang"]}] * 3, longest=2.0)
+    finally:
+        pool.stop()
+    assert [outcome.value for outcome in outcomes] == [None] * 3
+    assert outcomes[2].error == "no time left of 3 s for all"
 
 
 def test_gold_of_gsm8k_follows_the_hashes() -> None:

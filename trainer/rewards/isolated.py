@@ -42,17 +42,20 @@ class IsolatedFunction:
         self._child: _Child | None = None
 
     def start(self) -> None:
-        """Import the function. Raises LoadError with *path: value, rule, fix* where that cannot be done."""
-        self._started()
+        """Import the function, once. Raises LoadError with *path: value, rule, fix* where that cannot be done."""
+        self._running()
 
-    def call(self, keywords: dict[str, Any], rows: int) -> list[float | None]:
-        """`rows` numbers, None where the function gave none. Raises CallFailedError with the reason."""
+    def call(self, keywords: dict[str, Any], rows: int, seconds: float | None = None) -> list[float | None]:
+        """`rows` numbers, None where the function gave none. Raises CallFailedError with the reason.
+
+        `seconds` is this call's deadline, the target's where it is None.
+        """
         try:
-            child = self._child if self._child and self._child.process.is_alive() else self._started()
+            child = self._running()
         except LoadError as error:
             raise CallFailedError(str(error)) from error
         child.connection.send((keywords, rows))
-        verdict, result = self._answer_of(child, self._target.timeout_seconds)
+        verdict, result = self._answer_of(child, self._target.timeout_seconds if seconds is None else seconds)
         if verdict != "scored":
             raise CallFailedError(result)
         return result  # type: ignore[no-any-return]
@@ -63,6 +66,9 @@ class IsolatedFunction:
             self._child.process.join()
             self._child.connection.close()
         self._child = None
+
+    def _running(self) -> "_Child":
+        return self._child if self._child and self._child.process.is_alive() else self._started()
 
     def _started(self) -> "_Child":
         target = self._target
@@ -80,7 +86,7 @@ class IsolatedFunction:
         try:
             if child.connection.poll(seconds):
                 return child.connection.recv()  # type: ignore[no-any-return]
-            reason = f"no answer within {seconds:g} s"
+            reason = f"no answer within {seconds:.3g} s"
         except (EOFError, OSError):
             child.process.join(timeout=5)
             reason = f"its process ended with exit code {child.process.exitcode}"

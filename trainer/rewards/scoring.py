@@ -12,6 +12,10 @@ from trainer.contract.run import Reward
 from trainer.rewards.answers import Answer, answer_in, gold_text, judged_by_number, same_words
 from trainer.rewards.builtin import format_reward, tags_reward
 from trainer.rewards.isolated import CallFailedError, IsolatedFunction, Target
+from trainer.rewards.pool import Pool
+
+LONGEST_PAIR = 10.0
+"""Seconds after which the process that compares two expressions is killed: sympy can hang where no signal reaches."""
 
 _HIDDEN_COLUMNS = frozenset({"prompt", "completion", "prompts", "completions", "completion_ids"})
 """Columns that would collide with the arguments of TRL's signature."""
@@ -156,7 +160,7 @@ class Correctness:
     def __init__(self, answer_field: str, timeout_seconds: float) -> None:
         self._answer_field = answer_field
         target = Target("rewards.correct", "trainer.rewards.mathematics:equal", {}, timeout_seconds)
-        self._expressions = IsolatedFunction(target)
+        self._expressions = Pool(target)
 
     def start(self) -> None:
         """Nothing yet: sympy takes seconds to import, and most data never needs it."""
@@ -176,16 +180,13 @@ class Correctness:
     def _with_expressions(
         self, values: NDArray[np.float64], open_rows: list[int], golds: list[str | None], answers: list[Answer]
     ) -> Verdict:
-        failed, error = np.zeros(len(values), bool), None
-        texts = [answers[row].text for row in open_rows]
-        keywords = {"prompts": [""] * len(texts), "completions": texts, "gold": [golds[row] for row in open_rows]}
-        try:
-            judged = self._expressions.call(keywords, len(texts))
-        except CallFailedError as failure:
-            judged, error = [None] * len(texts), str(failure)
-        for row, value in zip(open_rows, judged, strict=True):
-            values[row] = np.nan if value is None else value
-            failed[row] = value is None
+        failed = np.zeros(len(values), bool)
+        calls = [{"prompts": [""], "completions": [answers[row].text], "gold": [golds[row]]} for row in open_rows]
+        outcomes = self._expressions.call_each(calls, LONGEST_PAIR)
+        for row, outcome in zip(open_rows, outcomes, strict=True):
+            values[row] = np.nan if outcome.value is None else outcome.value
+            failed[row] = outcome.value is None
+        error = next((outcome.error for outcome in outcomes if outcome.error is not None), None)
         return Verdict(values, failed, error or ("math-verify ran out of time" if failed.any() else None))
 
 
