@@ -75,16 +75,16 @@ class Asker:
         asked = [question for question in questions for _ in range(call.samples)]
         return Answers(asked, token_ids, texts, np.asarray(completions.finished, bool))
 
-    def score(self, answers: Answers) -> Scores:
-        """The rewards of every row of this process."""
-        return self._rewards.score(rows_of(answers.questions, answers.texts, answers.token_ids))
+    def score(self, answers: Answers, completed: int) -> Scores:
+        """The rewards of every row of this process, written by a model of `completed` training steps."""
+        return self._rewards.score(rows_of(answers.questions, answers.texts, answers.token_ids, completed))
 
 
-def rows_of(questions: Sequence[Question], texts: list[str], token_ids: list[list[int]]) -> Rows:
+def rows_of(questions: Sequence[Question], texts: list[str], token_ids: list[list[int]], completed: int) -> Rows:
     """What reward functions see; a column that a row lacks is None there."""
     names = dict.fromkeys(name for question in questions for name in question.columns)
     columns = {name: [question.columns.get(name) for question in questions] for name in names}
-    return Rows([question.text for question in questions], texts, token_ids, columns)
+    return Rows([question.prompt for question in questions], texts, token_ids, columns, completed)
 
 
 def prompt_bucket(questions: Sequence[Question], longest: int) -> int:

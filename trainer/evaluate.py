@@ -82,7 +82,7 @@ class Evaluation:
         for number, batch in enumerate(batches):
             share = share_of(batch, exam.process, exam.plan, samples)
             answers = self._asker.generate(params, [exam.questions[i] for i in share], list(share), call)
-            scores = self._asker.score(answers)
+            scores = self._asker.score(answers, step)
             self._write(step, share, answers, scores, first=number == 0)
             rows = questions_per_process(exam.plan, samples) * samples
             tables.append(gather(_padded_table(share, samples, answers, scores, rows)))

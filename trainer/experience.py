@@ -73,7 +73,7 @@ def collect(
         with watch.phase("rollout"):
             answers.append(asker.generate(params, [questions[slot] for slot in slots], list(slots), call))
         with watch.phase("rewards"):
-            scores.append(asker.score(answers[-1]))
+            scores.append(asker.score(answers[-1], call.step - 1))
     return Experience(answers, scores, _table(answers, scores, plan), call.prompt_bucket)
 
 

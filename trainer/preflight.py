@@ -154,7 +154,7 @@ def _check_data(process: ProcessConfig, tokenizer: "PreTrainedTokenizerBase") ->
 
 
 def _check_rewards(process: ProcessConfig) -> RewardSet:
-    rewards = RewardSet(process.run.rewards, process.run.data.answer_field)
+    rewards = RewardSet(process.run.rewards, process.run.data.answer_field, process.run.steps)
     try:
         rewards.start()
     except LoadError as error:

@@ -14,7 +14,7 @@ import numpy as np
 
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.run import RunConfig
-from trainer.data.prompts import PromptWriter
+from trainer.data.prompts import Prompt, PromptWriter, text_of
 from trainer.data.rows import DataError, Row, read_rows
 from trainer.rewards import RewardSet, Rows, Scores
 from trainer.rewards.answers import gold_text
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 def try_rewards(run: RunConfig, count: int) -> str:
     """Score three completions of each of the first `count` rows. Raises RunError INPUT_NOT_REACHABLE."""
-    rewards = RewardSet(run.rewards, run.data.answer_field)
+    rewards = RewardSet(run.rewards, run.data.answer_field, run.steps)
     try:
         rows = read_rows("data.train", run.data.train, "train")[:count]
         writer = PromptWriter(run.data)
@@ -64,7 +64,7 @@ def completions_of(gold: str | None) -> tuple[str, str, str]:
     return form.format(right), form.format(wrong), ""
 
 
-def _all_kinds(answer_field: str, rows: Sequence[Row], prompts: Sequence[str]) -> Rows:
+def _all_kinds(answer_field: str, rows: Sequence[Row], prompts: Sequence[Prompt]) -> Rows:
     texts = [text for row in rows for text in completions_of(gold_text(row.columns.get(answer_field)))]
     names = dict.fromkeys(name for row in rows for name in row.columns)
     columns: dict[str, list[Any]] = {
@@ -74,7 +74,7 @@ def _all_kinds(answer_field: str, rows: Sequence[Row], prompts: Sequence[str]) -
     return Rows(asked, texts, [list(text.encode()) for text in texts], columns)
 
 
-def _told(run: RunConfig, rows: Sequence[Row], prompts: Sequence[str], scores: Scores) -> str:
+def _told(run: RunConfig, rows: Sequence[Row], prompts: Sequence[Prompt], scores: Scores) -> str:
     header = ("row", "completion", *scores.names, "total")
     cells = [header]
     for index in range(len(rows) * len(KINDS)):
@@ -84,7 +84,7 @@ def _told(run: RunConfig, rows: Sequence[Row], prompts: Sequence[str], scores: S
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
     questions = [
-        f"row {number}: {_short(prompt)} → {json.dumps(gold_text(row.columns.get(run.data.answer_field)))}"
+        f"row {number}: {_short(text_of(prompt))} → {json.dumps(gold_text(row.columns.get(run.data.answer_field)))}"
         for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True), 1)
     ]
     weights = "weights: " + ", ".join(f"{reward.name} {reward.weight:g}" for reward in run.rewards)

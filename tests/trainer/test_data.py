@@ -188,3 +188,51 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert draw(0, 8, 0, 16) == [0, 3, 7, 5, 1, 2, 6, 4, 3, 7, 4, 2, 1, 6, 5, 0]
     assert draw(0, 100, 0, 100) != draw(0, 100, 100, 100)
     assert draw(0, 100, 0, 100) != draw(1, 100, 0, 100)
+
+
+CONVERSATION = [
+    {"role": "system", "content": "Add."},
+    {"role": "user", "content": "1 + 1?"},
+    {"role": "assistant", "content": "Well, "},
+]
+
+
+def conversations(path: Path, *prompts: object) -> Path:
+    path.write_text("".join(json.dumps({"prompt": prompt, "answer": "2"}) + "\n" for prompt in prompts))
+    return path
+
+
+def test_a_conversation_is_written_by_the_chat_template(tmp_path: Path, tokenizer, monkeypatch) -> None:
+    """Messages are taken as they are; the system prompt of the configuration joins those that have none."""
+    monkeypatch.setattr(tokenizer, "chat_template", TEMPLATE)
+    path = conversations(tmp_path / "c.jsonl", CONVERSATION[:2], CONVERSATION[1:2])
+    loaded = load(path, tokenizer, prompt_field="prompt", system_prompt="Count.")
+    assert [tokenizer.decode(question.token_ids) for question in loaded.questions] == [
+        "<bos>system: Add.\n<bos>user: 1 + 1?\nbot: ",
+        "<bos>system: Count.\n<bos>user: 1 + 1?\nbot: ",
+    ]
+    assert loaded.questions[0].prompt == CONVERSATION[:2]
+    assert loaded.questions[0].text == "1 + 1?"
+
+
+def test_a_begun_answer_is_continued(tmp_path: Path, tokenizer, monkeypatch) -> None:
+    """A conversation that ends with the model's turn is left open there, without a new turn."""
+    monkeypatch.setattr(tokenizer, "chat_template", TEMPLATE)
+    path = conversations(tmp_path / "c.jsonl", CONVERSATION)
+    ids = load(path, tokenizer, prompt_field="prompt").questions[0].token_ids
+    assert tokenizer.decode(ids) == "<bos>system: Add.\n<bos>user: 1 + 1?\n<bos>assistant: Well, "
+
+
+@pytest.mark.parametrize("prompt", [[], ["text"], [{"role": "user"}], [{"role": "user", "content": 3}]])
+def test_a_list_that_is_no_conversation_is_named_by_its_line(prompt: list, tmp_path: Path, tokenizer) -> None:
+    """The row is told, and what a message looks like."""
+    path = conversations(tmp_path / "c.jsonl", "fine", prompt)
+    with pytest.raises(DataError, match=r"c.jsonl line 2 has a list for a prompt, and not every item .*messages such"):
+        load(path, tokenizer, prompt_field="prompt")
+
+
+def test_conversations_need_a_chat_template(tmp_path: Path, tokenizer) -> None:
+    """A tokenizer without a template cannot write them, and nothing is guessed."""
+    path = conversations(tmp_path / "c.jsonl", CONVERSATION)
+    with pytest.raises(DataError, match=r"^data.prompt_field: the rows hold conversations, and .* no chat template"):
+        load(path, tokenizer, prompt_field="prompt")

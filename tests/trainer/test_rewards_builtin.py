@@ -15,7 +15,7 @@ FLAT = [(kind, *pair) for kind, pairs in PAIRS.items() for pair in pairs]
 
 
 def correctness(pairs: list[tuple[object, str]]) -> list[float]:
-    rewards = RewardSet([Reward(name="correct", python=None, weight=1.0, args={}, timeout_seconds=30.0)], "answer")
+    rewards = RewardSet([Reward(name="correct", python=None, weight=1.0, args={}, timeout_seconds=30.0)], "answer", 100)
     columns = {"answer": [gold for gold, _ in pairs]}
     completions = [completion for _, completion in pairs]
     try:

@@ -30,7 +30,7 @@ def rows(*completions: str, **columns: list[object]) -> Rows:
 
 @contextmanager
 def started(*rewards: Reward) -> Iterator[RewardSet]:
-    rewards_of_run = RewardSet(rewards, "answer")
+    rewards_of_run = RewardSet(rewards, "answer", 100)
     try:
         rewards_of_run.start()
         yield rewards_of_run

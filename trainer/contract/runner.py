@@ -64,7 +64,7 @@ class LoraConfig(Section):
 class DataConfig(Section):
     train: Text = Field("gsm8k", description="gsm8k, or a JSONL file")
     eval: Text = Field("gsm8k", description="gsm8k, or a JSONL file")
-    prompt_field: Text = Field("question", description="column of a row that holds the prompt")
+    prompt_field: Text = Field("question", description="column of a row that holds the prompt: text, or messages")
     answer_field: Text = Field(
         "answer", description="column that rewards compare with; what follows #### counts, where it has that"
     )

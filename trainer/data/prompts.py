@@ -1,6 +1,6 @@
-"""From a row to the text a user would type, and from that to the token ids a model reads."""
+"""From a row to the text a user would type, or the conversation so far, and from that to the ids a model reads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -13,8 +13,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+Message = dict[str, Any]
+Prompt = str | list[Message]
+"""The user's turn as text, or a conversation of `{"role": …, "content": …}`: whichever the rows hold."""
+
+
+def text_of(prompt: Prompt) -> str:
+    """What people are shown: of a conversation, its last message."""
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+
+
 class PromptWriter:
-    """Writes the user's turn of each row. A tokenizer is not needed for that."""
+    """Writes the prompt of each row. A tokenizer is not needed for that."""
 
     def __init__(self, config: DataConfig) -> None:
         self._field = config.prompt_field
@@ -28,19 +38,33 @@ class PromptWriter:
                     f"data.prompt_template: line {error.lineno} is not jinja2 ({error.message}); correct the template"
                 ) from None
 
-    def write(self, field: str, row: Row) -> str:
-        """The text of one row; `field` names the data set in errors (`data.train`). Raises DataError."""
+    def write(self, field: str, row: Row) -> Prompt:
+        """The prompt of one row; `field` names the data set in errors (`data.train`). Raises DataError."""
         template = self._template
-        text = self._column(field, row) if template is None else _rendered(template, row)
-        if not text.strip():
+        prompt = self._column(field, row) if template is None else _rendered(template, row)
+        if not text_of(prompt).strip():
             raise DataError(f"{field}: {row.place} gives an empty prompt; fill in or remove the line")
-        return text
+        return prompt
 
-    def _column(self, field: str, row: Row) -> str:
+    def _column(self, field: str, row: Row) -> Prompt:
         value = row.columns.get(self._field)
         if value is None:
             raise DataError(missing_field(field, row, self._field, "data.prompt_field"))
-        return str(value)
+        return _conversation(field, row, value) if isinstance(value, list) else str(value)
+
+
+def _conversation(field: str, row: Row, value: list[Any]) -> list[Message]:
+    """Of a message only role and content: parquet fills in null what other rows have beside them."""
+    sound = [isinstance(turn, dict) and all(isinstance(turn.get(key), str) for key in _TURN) for turn in value]
+    if not value or not all(sound):
+        raise DataError(
+            f"{field}: {row.place} has a list for a prompt, and not every item of it is a message; "
+            'give text, or messages such as {"role": "user", "content": "…"}'
+        )
+    return [{key: turn[key] for key in _TURN} for turn in value]
+
+
+_TURN = ("role", "content")
 
 
 def _rendered(template: jinja2.Template, row: Row) -> str:
@@ -58,7 +82,7 @@ def missing_field(field: str, row: Row, name: str, setting: str) -> str:
 
 
 def tokenize(
-    tokenizer: "PreTrainedTokenizerBase", system_prompt: str | None, texts: Sequence[str]
+    tokenizer: "PreTrainedTokenizerBase", system_prompt: str | None, prompts: Sequence[Prompt]
 ) -> list[tuple[int, ...]]:
     """Token ids of each prompt, as the model is to continue it.
 
@@ -66,21 +90,38 @@ def tokenize(
     beginning-of-text of Llama. A tokenizer without a template reads system prompt and text as plain text.
     """
     if tokenizer.chat_template is None:
-        plain = [text if system_prompt is None else f"{system_prompt}\n\n{text}" for text in texts]
-        return _encoded(tokenizer, plain, special_tokens=True)
-    return _encoded(tokenizer, [_chat(tokenizer, system_prompt, text) for text in texts], special_tokens=False)
+        return _encoded(tokenizer, [_plain_text(system_prompt, prompt) for prompt in prompts], special_tokens=True)
+    texts = [_chat(tokenizer, system_prompt, prompt) for prompt in prompts]
+    return _encoded(tokenizer, texts, special_tokens=False)
 
 
-def _chat(tokenizer: "PreTrainedTokenizerBase", system_prompt: str | None, text: str) -> str:
-    messages: list[Mapping[str, str]] = [{"role": "user", "content": text}]
-    if system_prompt is not None:
-        messages.insert(0, {"role": "system", "content": system_prompt})
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except jinja2.TemplateError as error:
+def _plain_text(system_prompt: str | None, prompt: Prompt) -> str:
+    if not isinstance(prompt, str):
         raise DataError(
-            f"data.system_prompt: the model's chat template refuses the conversation ({error.message}); "
-            "leave the system prompt out, or put it into data.prompt_template"
+            "data.prompt_field: the rows hold conversations, and the model's tokenizer has no chat template to write "
+            "them; give a model with one, or write them by data.prompt_template"
+        )
+    return prompt if system_prompt is None else f"{system_prompt}\n\n{prompt}"
+
+
+def _chat(tokenizer: "PreTrainedTokenizerBase", system_prompt: str | None, prompt: Prompt) -> str:
+    """A conversation that has a system turn keeps its own; one that ends with the model's turn is continued there."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if system_prompt is not None and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system_prompt}, *messages]
+    begun = messages[-1]["role"] == "assistant"
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=not begun, continue_final_message=begun
+            )
+        )
+    except jinja2.TemplateError as error:
+        blamed, fix = "data.prompt_field", "write it otherwise by data.prompt_template"
+        if system_prompt is not None:
+            blamed, fix = "data.system_prompt", "leave the system prompt out, or put it into data.prompt_template"
+        raise DataError(
+            f"{blamed}: the model's chat template refuses the conversation ({error.message}); {fix}"
         ) from None
 
 

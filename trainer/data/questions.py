@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.contract.runner import DataConfig
-from trainer.data.prompts import PromptWriter, missing_field, tokenize
+from trainer.data.prompts import Prompt, PromptWriter, missing_field, text_of, tokenize
 from trainer.data.rows import DataError, Row, read_rows
 
 if TYPE_CHECKING:
@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`columns` are the row's, for the rewards; `text` is the user's turn, before any chat template."""
+    """`columns` are the row's, for the rewards; `prompt` is the user's turn, or a conversation, before any template."""
 
-    text: str
+    prompt: Prompt
     token_ids: tuple[int, ...]
     columns: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The prompt as people are shown it."""
+        return text_of(self.prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,9 @@ def load_questions(
     if answers and lacking is not None:
         raise DataError(missing_field(field, lacking, config.answer_field, "data.answer_field"))
     writer = PromptWriter(config)
-    texts = [writer.write(field, row) for row in rows]
-    encoded = tokenize(tokenizer, config.system_prompt, texts)
-    return _fitted(field, source, config.overlong, longest, rows, texts, encoded)
+    prompts = [writer.write(field, row) for row in rows]
+    encoded = tokenize(tokenizer, config.system_prompt, prompts)
+    return _fitted(field, source, config.overlong, longest, rows, prompts, encoded)
 
 
 def _fitted(
@@ -78,7 +83,7 @@ def _fitted(
     overlong: str,
     longest: int,
     rows: list[Row],
-    texts: list[str],
+    prompts: list[Prompt],
     encoded: list[tuple[int, ...]],
 ) -> QuestionSet:
     too_long = [len(token_ids) > longest for token_ids in encoded]
@@ -89,8 +94,8 @@ def _fitted(
             f"{longest}; raise global_length, or set data.overlong to drop or truncate-left"
         )
     questions = tuple(
-        Question(text, token_ids[-longest:], row.columns)
-        for row, text, token_ids, long in zip(rows, texts, encoded, too_long, strict=True)
+        Question(prompt, token_ids[-longest:], row.columns)
+        for row, prompt, token_ids, long in zip(rows, prompts, encoded, too_long, strict=True)
         if not (long and overlong == "drop")
     )
     if not questions:

@@ -149,11 +149,25 @@ async def _awaited(result: Any) -> Any:
 
 
 def _accepted(function: Callable[..., Any], keywords: dict[str, Any]) -> dict[str, Any]:
-    """All keywords where the function takes any, as TRL passes them; else those that it names."""
+    """All keywords where the function takes any, as TRL passes them; else those that it names.
+
+    TRL's documentation writes `completions_ids` where its code passes `completion_ids`, and its newer versions bring
+    two callables for their own tables: a function that cannot do without them is given what it names.
+    """
     parameters = inspect.signature(function).parameters
+    extra = {"completions_ids": keywords.get("completion_ids"), "log_extra": _unused, "log_metric": _unused}
+    wanted = {
+        name: value
+        for name, value in extra.items()
+        if name in parameters and parameters[name].default is inspect.Parameter.empty
+    }
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return keywords
-    return {name: value for name, value in keywords.items() if name in parameters}
+        return {**wanted, **keywords}
+    return wanted | {name: value for name, value in keywords.items() if name in parameters}
+
+
+def _unused(*_: Any) -> None:
+    """The completions of the run folder hold the data's columns and all rewards already."""
 
 
 def _numbers(result: Any, rows: int) -> list[float | None]:

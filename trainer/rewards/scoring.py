@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,18 +18,22 @@ from trainer.rewards.pool import Pool
 LONGEST_PAIR = 10.0
 """Seconds after which the process that compares two expressions is killed: sympy can hang where no signal reaches."""
 
-_HIDDEN_COLUMNS = frozenset({"prompt", "completion", "prompts", "completions", "completion_ids"})
+_HIDDEN_COLUMNS = frozenset({"prompt", "completion", "prompts", "completions", "completion_ids", "trainer_state"})
 """Columns that would collide with the arguments of TRL's signature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One row per completion; `columns` holds each data column as a list of the same length."""
+    """One row per completion; `columns` holds each data column as a list of the same length.
 
-    prompts: list[str]
+    A prompt is text, or a conversation as a list of messages; `completed` counts the training steps of the model.
+    """
+
+    prompts: list[Any]
     completions: list[str]
     completion_ids: list[list[int]]
     columns: dict[str, list[Any]]
+    completed: int = 0
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -67,10 +72,10 @@ class Scorer(Protocol):
 class RewardSet:
     """The run's rewards. `start` imports user code (LoadError tells what is wrong); `stop` ends its processes."""
 
-    def __init__(self, rewards: Sequence[Reward], answer_field: str) -> None:
+    def __init__(self, rewards: Sequence[Reward], answer_field: str, steps: int) -> None:
         self.names = tuple(reward.name for reward in rewards)
         self._weights = np.array([reward.weight for reward in rewards])
-        self._scorers = [_scorer(index, reward, answer_field) for index, reward in enumerate(rewards)]
+        self._scorers = [_scorer(index, reward, answer_field, steps) for index, reward in enumerate(rewards)]
         self._threads = ThreadPoolExecutor(len(rewards), thread_name_prefix="reward")
 
     def start(self) -> None:
@@ -105,10 +110,10 @@ def total_rewards(
     return np.where(failed.any(axis=0) | ~given.any(axis=0), np.nan, totals)
 
 
-def _scorer(index: int, reward: Reward, answer_field: str) -> Scorer:
+def _scorer(index: int, reward: Reward, answer_field: str, steps: int) -> Scorer:
     if reward.python is not None:
         target = Target(f"rewards[{index}].python", reward.python, reward.args, reward.timeout_seconds)
-        return UserReward(IsolatedFunction(target))
+        return UserReward(IsolatedFunction(target), steps)
     if reward.name == "correct":
         return Correctness(answer_field, reward.timeout_seconds)
     return TextReward({"format": format_reward, "tags": tags_reward}[reward.name])
@@ -130,10 +135,15 @@ class TextReward:
 
 
 class UserReward:
-    """A function with TRL's signature: `fn(prompts, completions, completion_ids, **columns)`."""
+    """A function with TRL's signature: `fn(prompts, completions, completion_ids, trainer_state, **columns)`.
 
-    def __init__(self, function: IsolatedFunction) -> None:
+    As in TRL, completions are text where the prompts are, and conversations of one message where those are:
+    https://huggingface.co/docs/trl/grpo_trainer#using-a-custom-reward-function
+    """
+
+    def __init__(self, function: IsolatedFunction, steps: int) -> None:
         self._function = function
+        self._steps = steps
 
     def start(self) -> None:
         self._function.start()
@@ -143,7 +153,13 @@ class UserReward:
 
     def score(self, rows: Rows) -> Verdict:
         columns = {name: values for name, values in rows.columns.items() if name not in _HIDDEN_COLUMNS}
-        arguments = {"prompts": rows.prompts, "completions": rows.completions, "completion_ids": rows.completion_ids}
+        prompts, completions = _as_trl(rows)
+        arguments = {
+            "prompts": prompts,
+            "completions": completions,
+            "completion_ids": rows.completion_ids,
+            "trainer_state": SimpleNamespace(global_step=rows.completed, max_steps=self._steps),
+        }
         try:
             numbers = self._function.call({**columns, **arguments}, len(rows))
         except CallFailedError as failure:
@@ -152,6 +168,14 @@ class UserReward:
         infinite = np.isinf(values)
         error = "an infinite reward" if infinite.any() else None
         return Verdict(np.where(infinite, np.nan, values), infinite, error)
+
+
+def _as_trl(rows: Rows) -> tuple[list[Any], list[Any]]:
+    """One kind for all rows: where any prompt is a conversation, a text is one of a single turn."""
+    if all(isinstance(prompt, str) for prompt in rows.prompts):
+        return rows.prompts, rows.completions
+    prompts = [[{"role": "user", "content": p}] if isinstance(p, str) else p for p in rows.prompts]
+    return prompts, [[{"role": "assistant", "content": text}] for text in rows.completions]
 
 
 class Correctness:
