@@ -1,16 +1,18 @@
-"""Station 6, enter: `python -m trainer`. Questions are answered without JAX; everything else is a run to supervise."""
+"""Station 6, enter: `python -m trainer`. Commands and questions end here; all else is a run to supervise."""
 
 import sys
+from importlib import import_module
 
 from trainer.printing import ANSWERS, answer
+
+COMMANDS = ("export", "report")
+"""Modules of the trainer with a `main(argv) -> int` of their own, loaded when they are asked for."""
 
 
 def main(argv: list[str]) -> int:
     """The exit code of the command line `argv`, without the program's name."""
-    if argv[:1] == ["report"]:
-        from trainer.report import main as report
-
-        return report(argv[1:])
+    if argv[:1] and argv[0] in COMMANDS:
+        return int(import_module(f"trainer.{argv[0]}").main(argv[1:]))
     if "--rewards-try" in argv:
         from trainer.tryout import main as try_rewards
 

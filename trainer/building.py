@@ -20,8 +20,10 @@ from trainer.contract.process import ProcessConfig
 from trainer.contract.run import RunConfig, Sampling
 from trainer.data import QuestionSet
 from trainer.evaluate import Evaluation, Exam
+from trainer.export import Exporter
 from trainer.loop import Loop, Run
 from trainer.mesh import build_mesh
+from trainer.model.decoder import Params
 from trainer.model.source import stop_ids
 from trainer.model.weights import load_params
 from trainer.preflight import Ready
@@ -66,6 +68,7 @@ def build(
             heartbeat=heartbeat,
             interrupted=interrupted,
             on_step=on_step,
+            export=_export(process, ready, heartbeat),
         )
     )
     _announce(process, ready, place)
@@ -131,6 +134,19 @@ def _evaluation(process: ProcessConfig, ready: Ready, mesh: Mesh, asker: Asker) 
     folder = Path(process.folder.evaluations)
     questions = ready.evaluation.questions
     return Evaluation(asker, Exam(questions, run.eval, run.seed, run.batch, process.process_index, folder))
+
+
+def _export(process: ProcessConfig, ready: Ready, heartbeat: Heartbeat) -> Callable[[Params], None] | None:
+    if process.run.export.when == "Never":
+        return None
+    writes = process.process_index == 0
+    exporter = Exporter(ready.model_folder, ready.model, process.run.export.dtype, writes, heartbeat.beat)
+
+    def export(params: Params) -> None:
+        exporter.write(params, Path(process.folder.export))
+        log.info("exported to %s in %s", process.folder.export, process.run.export.dtype)
+
+    return export
 
 
 def _pad_id(ready: Ready) -> int:

@@ -24,6 +24,7 @@ from trainer.evaluate import Evaluation, answer_record
 from trainer.experience import Experience, call_for, collect, table_row
 from trainer.grpo.advantages import group_advantages
 from trainer.metrics import MetricsFile, Row, batch_row
+from trainer.model.decoder import Params
 from trainer.rollout import bucket
 from trainer.update import TrainRow, TrainState, Update, build_train_batch
 from trainer.watchdog import Heartbeat
@@ -39,7 +40,8 @@ _GROUPS_SHOWN = 2
 class Run:
     """What station 7 built. `checkpoints` is None where the processes share no folder to write one.
 
-    `interrupted` tells whether this process was asked to stop; `on_step` is told each completed step.
+    `interrupted` tells whether this process was asked to stop; `on_step` is told each completed step; `export` is
+    given the parameters after the last one.
     """
 
     process: ProcessConfig
@@ -53,6 +55,7 @@ class Run:
     heartbeat: Heartbeat
     interrupted: Callable[[], bool]
     on_step: Callable[[int], None]
+    export: Callable[[Params], None] | None
 
 
 class Loop:
@@ -248,6 +251,8 @@ class Loop:
         if self._config.checkpoint.every_steps:
             self._save(state, place)
         self._close()
+        if self._run.export is not None:
+            self._run.export(state.params)
         log.info("done: %d steps; %s", place.step, _told(state))
         return ExitCode.DONE
 

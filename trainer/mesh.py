@@ -29,6 +29,12 @@ def build_mesh(plan: BatchPlan, devices: Sequence[jax.Device] | None = None) -> 
     return Mesh(ordered.reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def local_mesh() -> Mesh:
+    """The devices of this process alone, all along fsdp: for work without a plan."""
+    devices = np.array(sorted(jax.local_devices(), key=_place)).reshape(1, -1, 1)
+    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
 def _place(device: jax.Device) -> tuple[int, int, int]:
     # Only devices of a multi-slice TPU carry a slice index; elsewhere there is one slice.
     return getattr(device, "slice_index", 0) or 0, device.process_index, device.id

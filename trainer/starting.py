@@ -101,7 +101,7 @@ def _resolve(start: Start) -> RunConfig:
 
 def _machine(start: Start) -> Machine:
     """The TPU of this machine, or CPU devices where it has none."""
-    if os.environ.get("JAX_PLATFORMS", "") != "cpu" and _has_tpu():
+    if os.environ.get("JAX_PLATFORMS", "") != "cpu" and has_tpu():
         from trainer.distributed import find_machine
 
         return find_machine()
@@ -109,7 +109,8 @@ def _machine(start: Start) -> Machine:
     return Machine(1, start.devices or 1, hosts=1, slices=1, kind="cpu")
 
 
-def _has_tpu() -> bool:
+def has_tpu() -> bool:
+    """Whether this machine has TPU chips, asked without JAX."""
     return any(True for pattern in _ACCELERATORS for _ in Path("/dev").glob(pattern))
 
 

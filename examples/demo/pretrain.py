@@ -24,7 +24,8 @@ from examples.demo.tokenizer import VOCABULARY, save_tokenizer, train_tokenizer
 from trainer.arrays.logprobs import token_logprobs
 from trainer.model.config import ModelConfig, read_model_config, write_model_config
 from trainer.model.decoder import Params, head, hidden_states
-from trainer.model.weights import load_params, random_params, save_params
+from trainer.model.saving import save_params
+from trainer.model.weights import load_params, random_params
 
 CHECKPOINT = sums.HERE / "checkpoint"
 PROMPT_TOKENS = 24

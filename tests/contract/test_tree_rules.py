@@ -35,7 +35,6 @@ NOT_BUILT = {
     "checkpoint.every_minutes": 10,
     "checkpoint.best": "reward",
     "checkpoint.init_from": {"uri": "/x"},
-    "export.when": "OnSuccess",
     "wandb_project": "p",
     "wandb_name": "n",
     "model_path": "gs://a/b",

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from trainer.model.config import UnsupportedModelError, read_model_config, write_model_config
 from trainer.model.decoder import head
-from trainer.model.weights import load_params, random_params, save_params
+from trainer.model.saving import save_params
+from trainer.model.weights import load_params, random_params
 
 
 def tensors_of(folder):

@@ -25,7 +25,6 @@ NOT_YET = (
     "checkpoint.every_minutes",
     "checkpoint.best",
     "checkpoint.init_from",
-    "export.when",
     "wandb_project",
     "wandb_name",
 )

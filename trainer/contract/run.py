@@ -23,6 +23,7 @@ from trainer.contract.runner import (
     CheckpointConfig,
     DataConfig,
     EvalConfig,
+    ExportConfig,
     OptimizerConfig,
     ParsedRunner,
     RunnerConfig,
@@ -124,6 +125,7 @@ class RunConfig(Resolved):
     checkpoint: CheckpointConfig
     progress_deadline_seconds: int
     output_uri: str
+    export: ExportConfig
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
@@ -291,6 +293,7 @@ def _resolved(config: RunnerConfig, plan: BatchPlan, machine: Machine, name: str
         checkpoint=config.checkpoint,
         progress_deadline_seconds=config.progress_deadline_seconds,
         output_uri=config.output.uri or LOCAL_OUTPUT,
+        export=config.export,
     )
 
 

@@ -190,9 +190,9 @@ class OutputConfig(Section):
 
 class ExportConfig(Section):
     when: Literal["Never", "OnSuccess"] = Field(
-        "Never", description="whether the trained model is written as a Hugging Face folder"
+        "Never", description="OnSuccess: a finished run writes its model to export/, as a Hugging Face folder"
     )
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="dtype of the weights written")
 
 
 DEFAULT_REWARDS = (

@@ -46,6 +46,13 @@ class Checkpoint:
         self._file_of = _locate(self._folder)
         self._open: dict[str, Any] = {}
 
+    @property
+    def dtype(self) -> str:
+        """The dtype of all tensors, or float32 where they differ, which holds every value exactly."""
+        found = {self._slice(tensor).get_dtype() for tensor in self._file_of}
+        names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+        return names.get(found.pop(), "float32") if len(found) == 1 else "float32"
+
     def check(self, tensor: str, shape: tuple[int, ...]) -> None:
         """Raise UnsupportedModelError unless the tensor is there, has this shape, and holds 16 or 32 bit floats."""
         found = self._slice(tensor)

@@ -1,7 +1,7 @@
-"""Parameters on the mesh from birth: read from safetensors, drawn at random, or written back.
+"""Parameters on the mesh from birth: read from safetensors, or drawn at random.
 
 Comes in: a Hugging Face folder or a seed. Goes out: `Params`, each weight sharded as `sharding.param_shardings` says.
-Refuses to know: optimizers, runs. No torch: safetensors are read and written as numpy.
+Refuses to know: optimizers, runs, and how they are written back (`saving`). No torch: safetensors are read as numpy.
 """
 
 import math
@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from safetensors.numpy import save_file
 
-from trainer.model.checkpoint import LAYERS, SINGLE, TABLES, Checkpoint, layer_tensor
+from trainer.model.checkpoint import TABLES, Checkpoint, layer_tensor
 from trainer.model.config import ModelConfig
 from trainer.model.decoder import Params
 from trainer.model.sharding import param_shapes, param_shardings
@@ -44,19 +43,6 @@ def load_params(folder: Path | str, config: ModelConfig, mesh: Mesh, dtype: Any)
         for name, shape in shapes["layers"].items()
     }
     return params
-
-
-def save_params(params: Params, config: ModelConfig, folder: Path | str) -> None:
-    """Write `model.safetensors` under Hugging Face's names, in the dtype the weights have; a tied head is not written.
-
-    Every weight must be addressable by this process. `config.write_model_config` writes the rest of a checkpoint.
-    """
-    tensors = {TABLES[name]: np.asarray(params[name]) for name in TABLES if name in params}
-    for name in LAYERS:
-        if name in params["layers"]:
-            stacked = np.asarray(params["layers"][name])
-            tensors |= {layer_tensor(name, layer): stacked[layer] for layer in range(config.layers)}
-    save_file(tensors, Path(folder) / SINGLE, metadata={"format": "pt"})
 
 
 def random_params(config: ModelConfig, seed: int, mesh: Mesh, dtype: Any) -> Params:
