@@ -96,7 +96,7 @@ def test_a_run_leaves_metrics_completions_and_answers(one_process: Launched) -> 
 def test_the_log_says_who_where_and_how_far(one_process: Launched) -> None:
     """The process introduces itself with its prompts and the effective batch; each step is one line."""
     out = one_process.ended[0].out
-    assert "process 1 of 1: 8 cpu device(s), mesh dp 1, fsdp 8, tp 1; prompts 1 to 8 of the 8 in each step\n" in out
+    assert "process 0 (of 1): 8 x cpu, mesh dp 1, fsdp 8, tp 1; prompts 1 to 8 of the 8 in each step\n" in out
     assert one_process.run.batch.summary in out
     assert "step 2/3 | reward" in out
     assert "completions of step 1, best to worst of 8:" in out

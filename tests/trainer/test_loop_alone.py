@@ -37,7 +37,7 @@ def test_one_machine_trains_a_runner_yaml(folder: Path) -> None:
     command = ("--config", "My run.yaml", "--set", "steps=1", "--devices-per-process", "2")
     first = trainer(folder, *command)
     assert first.returncode == 0, first.stderr
-    assert "process 1 of 1: 2 cpu device(s)" in first.stdout
+    assert "process 0 (of 1): 2 x cpu" in first.stdout
     (run,) = (folder / "runs").iterdir()
     assert re.fullmatch("my-run-[0-9a-f]{8}", run.name)
     again = trainer(folder, *command)
