@@ -22,11 +22,11 @@ from trainer.data import QuestionSet, draw, epoch_of
 from trainer.distributed import agree_any, gather
 from trainer.evaluate import Evaluation, answer_record
 from trainer.experience import Experience, call_for, collect, table_row
-from trainer.grpo.advantages import group_advantages
+from trainer.learning import train_rows
 from trainer.metrics import MetricsFile, Row, batch_row
 from trainer.model.decoder import Params
 from trainer.rollout import bucket
-from trainer.update import TrainRow, TrainState, Update, build_train_batch
+from trainer.update import TrainState, Update, build_train_batch
 from trainer.watchdog import Heartbeat
 
 log = logging.getLogger("trainer")
@@ -113,7 +113,7 @@ class Loop:
         sampling = self._config.sampling
         longest = int(np.max(found.table.completion_tokens))
         batch = build_train_batch(
-            self._train_rows(found),
+            train_rows(found, self._plan, self._index, self._config.algorithm),
             self._plan,
             self._run.mesh,
             pad_id=self._run.pad_id,
@@ -122,21 +122,6 @@ class Loop:
         )
         state, metrics = self._run.update(state, batch)
         return state, {f"update/{name}": float(np.asarray(value)) for name, value in metrics.items()}
-
-    def _train_rows(self, found: Experience) -> list[TrainRow]:
-        """The local rows with their advantages. An unscorable row teaches nothing: its tokens are left out."""
-        algorithm = self._config.algorithm
-        rewards = found.totals.reshape(-1, self._plan.group_size)
-        scored = np.isfinite(rewards)
-        advantages = group_advantages(rewards, scored, estimator=algorithm.advantage)  # type: ignore[arg-type]
-        trained = scored.ravel()
-        if algorithm.mask_truncated:
-            trained &= np.concatenate([answers.finished for answers in found.answers])
-        asked = [
-            (q, ids) for answers in found.answers for q, ids in zip(answers.questions, answers.token_ids, strict=True)
-        ]
-        rows = zip(asked, advantages.ravel(), trained, strict=True)
-        return [TrainRow(question.token_ids, ids, float(a), bool(t)) for (question, ids), a, t in rows]
 
     def _check_scorable(self, step: int, found: Experience) -> None:
         """Faults of rewards are told; one that fails on every row of the first step will not do better later."""

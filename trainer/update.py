@@ -12,20 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
-from trainer.arrays.logprobs import token_logprobs
 from trainer.contract.batch import BatchPlan
 from trainer.contract.run import Algorithm
 from trainer.contract.runner import OptimizerConfig
-from trainer.grpo.losses import aggregate, clipped_policy_loss, divergence, log_ratio
-from trainer.mesh import DATA, replicated, rows_to_global
+from trainer.mesh import replicated, rows_to_global
 from trainer.model.config import ModelConfig
-from trainer.model.decoder import Params, head, hidden_states
-from trainer.model.sharding import constrain
-
-TOKENS_PER_CHUNK = 512
-"""Tokens whose logits a device holds at once: in float32 over a vocabulary of 152k, 311 MB."""
+from trainer.model.decoder import Params
+from trainer.objective import Sums, Terms, loss_sums
+from trainer.policy import make_scorer
 
 
 class TrainState(NamedTuple):
@@ -55,6 +51,7 @@ class TrainBatch(NamedTuple):
     begin at one place and their states are a plain slice. `valid` (bool) marks real tokens. `loss_mask` (bool),
     [micro_step, row, completion token], marks those that are trained on: its width is the completion bucket.
     `old_logprobs` (float32), shaped like it, are those of the policy that the ratio is taken to; None: of this one.
+    `reference_logprobs`, likewise, are those of the frozen model that a KL term keeps the policy near.
     """
 
     tokens: jax.Array
@@ -62,6 +59,7 @@ class TrainBatch(NamedTuple):
     loss_mask: jax.Array
     advantages: jax.Array
     old_logprobs: jax.Array | None = None
+    reference_logprobs: jax.Array | None = None
 
 
 Metrics = dict[str, jax.Array]
@@ -73,22 +71,6 @@ class Optimizer(NamedTuple):
 
     transform: optax.GradientTransformation
     learning_rate: Callable[[jax.Array], jax.Array]
-
-
-class _Sums(NamedTuple):
-    """What adds up over micro-steps; `loss` over `weight` is the loss, the others are measured per token."""
-
-    loss: jax.Array
-    weight: jax.Array
-    tokens: jax.Array
-    entropy: jax.Array
-    clipped: jax.Array
-    divergence: jax.Array
-
-    @classmethod
-    def nothing(cls) -> "_Sums":
-        amount, count = jnp.float32(0.0), jnp.int32(0)
-        return cls(amount, amount, count, amount, count, amount)
 
 
 def build_train_batch(
@@ -191,21 +173,22 @@ def make_update(
     `longest` is the longest completion that the run allows. The gradient is summed over micro-steps in float32 and
     divided once, by the weight of the whole batch over all processes. A step whose loss or gradient is not finite
     changes nothing and says so in `finite`. Metrics, all scalars: loss, entropy (nats per completion token),
-    grad_norm (before clipping), clip_share, completion_tokens, learning_rate, finite, and, where the batch has old
-    log-probabilities, kl_old: the k3 estimate of KL(old ‖ new).
+    grad_norm (before clipping), clip_share, completion_tokens, learning_rate, finite, and, where the batch has the
+    log-probabilities for it, kl_old: the k3 estimate of KL(old ‖ new), and kl_reference: the algorithm's estimate of
+    KL(new ‖ reference).
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-    states = partial(hidden_states, config=config, mesh=mesh, compute_dtype=compute_dtype, remat=remat)
+    score = make_scorer(config, mesh, temperature=temperature, compute_dtype=compute_dtype, remat=remat)
 
-    def micro_loss(params: Params, batch: TrainBatch) -> tuple[jax.Array, _Sums]:
-        positions = jnp.maximum(jnp.cumsum(batch.valid, axis=-1, dtype=jnp.int32) - 1, 0)
-        hidden = states(params, tokens=batch.tokens, positions=positions, mask=batch.valid)
-        sums = _loss_sums(*_score(hidden, params, batch, mesh, temperature), batch, algorithm, longest)
+    def micro_loss(params: Params, batch: TrainBatch) -> tuple[jax.Array, Sums]:
+        logprobs, entropy = score(params, batch.tokens, batch.valid, batch.loss_mask.shape[-1])
+        compared = (batch.loss_mask, batch.advantages, batch.old_logprobs, batch.reference_logprobs)
+        sums = loss_sums(Terms(logprobs, entropy, *compared), algorithm, longest)
         return sums.loss, sums
 
     def update(state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
         gradients, sums = _accumulate(micro_loss, state.params, batch, shardings.params)
-        metrics = _metrics(gradients, sums, optimizer.learning_rate(state.step), batch.old_logprobs is not None)
+        metrics = _metrics(gradients, sums, batch) | {"learning_rate": optimizer.learning_rate(state.step)}
         proposed = _apply(optimizer, state, gradients)
         kept = jax.tree.map(lambda new, old: jnp.where(metrics["finite"], new, old), proposed, state)
         return kept, metrics
@@ -213,81 +196,38 @@ def make_update(
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
 
 
-def _score(
-    hidden: jax.Array, params: Params, batch: TrainBatch, mesh: Mesh, temperature: float
-) -> tuple[jax.Array, jax.Array]:
-    """Log-probability and entropy of the completion tokens; states of the prompt never meet the head."""
-    start = batch.tokens.shape[-1] - batch.loss_mask.shape[-1]
-    rows = -(-batch.tokens.shape[0] // (mesh.shape["dp"] * mesh.shape["fsdp"]))
-    score = partial(token_logprobs, temperature=temperature, chunk=max(TOKENS_PER_CHUNK // rows, 1))
-
-    def score_shard(hidden: jax.Array, matrix: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Each shard sums its own gradient of the head over its chunks; the shards add theirs up once, where the head
-        # begins to vary. There it is float32, so that the sum is: the two casts around it cancel on the way forward.
-        own = jax.lax.pcast(matrix.astype(jnp.float32), DATA, to="varying")
-        return score(hidden, own.astype(matrix.dtype), targets)
-
-    over_shards, everywhere = PartitionSpec(DATA), PartitionSpec()
-    score_rows = jax.shard_map(
-        score_shard,
-        mesh=mesh,
-        in_specs=(over_shards, everywhere, over_shards),
-        out_specs=(over_shards, over_shards),
-        axis_names=set(DATA),
-    )
-    matrix = constrain(head(params).astype(hidden.dtype), mesh, "tp", None)
-    return score_rows(hidden[:, start - 1 : -1], matrix, batch.tokens[:, start:])
-
-
-def _loss_sums(logprobs: jax.Array, entropy: jax.Array, batch: TrainBatch, algorithm: Algorithm, longest: int) -> _Sums:
-    mask = batch.loss_mask
-    old = jax.lax.stop_gradient(logprobs) if batch.old_logprobs is None else batch.old_logprobs
-    ratio = log_ratio(logprobs, old, mask)
-    losses, clipped = clipped_policy_loss(
-        ratio, batch.advantages, epsilon_low=algorithm.epsilon_low, epsilon_high=algorithm.epsilon_high
-    )
-    loss, weight = aggregate(losses, mask, algorithm.aggregation, longest=longest)
-    return _Sums(
-        loss=loss,
-        weight=weight,
-        tokens=mask.sum(dtype=jnp.int32),
-        entropy=jnp.where(mask, entropy, 0.0).sum(),
-        clipped=(clipped & mask).sum(dtype=jnp.int32),
-        divergence=divergence(jax.lax.stop_gradient(ratio), "k3").sum(),
-    )
-
-
 def _accumulate(
-    micro_loss: Callable[[Params, TrainBatch], tuple[jax.Array, _Sums]],
+    micro_loss: Callable[[Params, TrainBatch], tuple[jax.Array, Sums]],
     params: Params,
     batch: TrainBatch,
     shardings: Any,
-) -> tuple[Params, _Sums]:
+) -> tuple[Params, Sums]:
     """Gradient of the loss of the whole batch, float32, and the sums over its micro-steps."""
     differentiate = jax.grad(micro_loss, has_aux=True)
 
-    def add(total: tuple[Params, _Sums], micro: TrainBatch) -> tuple[tuple[Params, _Sums], None]:
+    def add(total: tuple[Params, Sums], micro: TrainBatch) -> tuple[tuple[Params, Sums], None]:
         gradients, sums = differentiate(params, micro)
         gradients = jax.lax.with_sharding_constraint(_in_float32(gradients), shardings)
         return jax.tree.map(jnp.add, total, (gradients, sums)), None
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
-    start = (jax.lax.with_sharding_constraint(zeros, shardings), _Sums.nothing())
+    start = (jax.lax.with_sharding_constraint(zeros, shardings), Sums.nothing())
     (gradients, sums), _ = jax.lax.scan(add, start, batch)
     return jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.weight, 1.0), gradients), sums
 
 
-def _metrics(gradients: Params, sums: _Sums, learning_rate: jax.Array, has_old: bool) -> Metrics:
+def _metrics(gradients: Params, sums: Sums, batch: TrainBatch) -> Metrics:
     tokens = jnp.maximum(sums.tokens.astype(jnp.float32), 1.0)
     loss, grad_norm = sums.loss / jnp.maximum(sums.weight, 1.0), optax.tree.norm(gradients)
-    measured = {"kl_old": sums.divergence / tokens} if has_old else {}
+    measured = {} if batch.old_logprobs is None else {"kl_old": sums.old_divergence / tokens}
+    if batch.reference_logprobs is not None:
+        measured["kl_reference"] = sums.reference_divergence / tokens
     return measured | {
         "loss": loss,
         "entropy": sums.entropy / tokens,
         "grad_norm": grad_norm,
         "clip_share": sums.clipped.astype(jnp.float32) / tokens,
         "completion_tokens": sums.tokens,
-        "learning_rate": learning_rate,
         "finite": jnp.isfinite(loss) & jnp.isfinite(grad_norm),
     }
 

@@ -24,11 +24,7 @@ def test_a_run_needs_a_model() -> None:
 NOT_BUILT = {
     "lora": {"rank": 8},
     "rollout.stop": ["</answer>"],
-    "algorithm.preset": "dapo",
-    "algorithm.advantage": "grpo",
-    "algorithm.aggregation": "token-mean",
     "algorithm.kl": "k3",
-    "algorithm.mask_truncated": True,
     "train.ppo_epochs": 2,
     "train.beta": 0.1,
     "train.on_non_finite": "Skip",
@@ -74,29 +70,6 @@ def test_samples_of_an_evaluation_need_a_temperature() -> None:
         "use 1, or set that temperature"
     ]
     assert lines(eval={"samples": 4, "temperature": 0.6}) == []
-
-
-def test_clip_ranges_may_be_overridden() -> None:
-    """The preset's two clip ranges are the numbers of the algorithm that may be set today."""
-    assert lines(algorithm={"epsilon_low": 0.1, "epsilon_high": 0.3}) == []
-
-
-def test_an_override_that_contradicts_its_preset_is_refused() -> None:
-    """A preset is a published algorithm: another advantage, or a KL term it has not, makes it another one."""
-    told = lines(algorithm={"preset": "rloo", "advantage": "grpo"})
-    assert (
-        'preset-conflict algorithm.advantage: "grpo" contradicts the preset rloo, which is defined by its advantage '
-        "rloo; leave it out, or choose another preset"
-    ) in told
-    told = lines(algorithm={"preset": "dapo"}, train={"beta": 0.1})
-    assert (
-        "preset-conflict train.beta: 0.1 weighs a KL term, and the preset dapo is defined without one; leave it out"
-    ) in told
-    told = lines(algorithm={"kl": "k3"})
-    assert (
-        'preset-conflict algorithm.kl: "k3" estimates a KL term whose weight train.beta is 0, so it would do nothing; '
-        "leave it out, or set that weight"
-    ) in told
 
 
 def test_reward_weights_are_as_many_as_rewards() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.grpo.advantages import group_advantages
+from trainer.grpo.advantages import batch_advantages, group_advantages
 
 ESTIMATORS = ("grpo", "dr_grpo", "rloo")
 
@@ -53,6 +53,15 @@ def test_a_group_without_variance_gives_exactly_zero(
     result = group_advantages(rewards, np.array([valid]), estimator=estimator, ddof=ddof)
     assert result.dtype == np.float32
     assert not result.any()
+
+
+def test_reinforce_plus_plus_whitens_over_the_whole_batch() -> None:
+    """Rewards 0, 1 | 3, none: mean 4/3, population deviation √(14/9), whatever the groups; what is not valid gets 0."""
+    rewards = np.array([[0.0, 1.0], [3.0, np.nan]])
+    root = (14 / 9) ** 0.5 + 1e-4
+    expected = [[-4 / 3 / root, -1 / 3 / root], [5 / 3 / root, 0]]
+    np.testing.assert_allclose(batch_advantages(rewards, np.isfinite(rewards)), expected, rtol=1e-6)
+    assert not batch_advantages(np.full((3, 1), 0.1), np.ones((3, 1), bool)).any()
 
 
 def test_groups_do_not_see_each_other() -> None:

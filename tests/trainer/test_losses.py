@@ -10,6 +10,7 @@ from trainer.grpo.losses import (
     cispo_loss,
     clipped_policy_loss,
     divergence,
+    importance_weighted,
     log_ratio,
     sequence_log_ratio,
 )
@@ -49,7 +50,8 @@ def test_the_clip_stops_only_what_leads_further_away(
 
 def test_delta_bounds_the_ratio_of_a_bad_token() -> None:
     """With δ = 2, a token of negative advantage at ratio 3 costs 2 · |A| and gives no gradient."""
-    assert loss_and_slope(3.0, -1.0, delta=2.0) == (pytest.approx(2.0), 0.0, False)
+    assert loss_and_slope(3.0, -1.0, delta=2.0) == (pytest.approx(2.0), 0.0, True)
+    assert loss_and_slope(1.5, -1.0, delta=2.0) == (pytest.approx(1.5), pytest.approx(1.5), False)
 
 
 def test_without_old_log_probabilities_the_gradient_is_the_policy_gradient() -> None:
@@ -87,10 +89,35 @@ def test_cispo_weighs_the_log_probability_by_the_bounded_ratio() -> None:
 
     def loss(logprobs: jax.Array) -> jax.Array:
         ratio = log_ratio(logprobs, logprobs - jnp.log(4.0), jnp.ones((1, 1), bool))
-        return cispo_loss(logprobs, ratio, jnp.array([2.0]), ratio_max=3.0)[0, 0]
+        losses, bounded = cispo_loss(logprobs, ratio, jnp.array([2.0]), ratio_max=3.0)
+        return losses[0, 0], bounded[0, 0]
 
-    value, gradient = jax.value_and_grad(loss)(jnp.array([[-1.0]]))
-    assert (float(value), float(gradient[0, 0])) == (6.0, -6.0)
+    (value, bounded), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.array([[-1.0]]))
+    assert (float(value), float(gradient[0, 0]), bool(bounded)) == (6.0, -6.0, True)
+
+
+@pytest.mark.parametrize("estimate", ["k1", "k2", "k3"])
+def test_on_policy_the_weighted_estimate_has_the_gradient_of_the_divergence(estimate: str) -> None:
+    """Σ p · r · k over a whole vocabulary of three, r = 1, against finite differences of Σ p log(p / q).
+
+    k2 has the gradient of its own expectation, which is another divergence.
+    """
+    logits, other = jnp.array([0.3, -0.2, 0.5]), jax.nn.log_softmax(jnp.array([0.1, 0.4, -0.3]))
+    drawn = jax.nn.log_softmax(logits)
+
+    def estimated(logits: jax.Array) -> jax.Array:
+        logprobs = jax.nn.log_softmax(logits)
+        penalty = divergence(other - logprobs, estimate)
+        return (jnp.exp(drawn) * importance_weighted(penalty, logprobs - drawn)).sum()
+
+    def exact(logits: np.ndarray) -> float:
+        log = logits - np.log(np.exp(logits).sum())
+        ratio = np.asarray(other, np.float64) - log
+        return float((np.exp(log) * (ratio**2 / 2 if estimate == "k2" else -ratio)).sum())
+
+    base, step = np.asarray(logits, np.float64), 1e-6
+    slopes = [(exact(base + step * unit) - exact(base - step * unit)) / (2 * step) for unit in np.eye(3)]
+    np.testing.assert_allclose(jax.grad(estimated)(logits), slopes, rtol=1e-4, atol=1e-6)
 
 
 def test_the_three_estimates_of_a_divergence() -> None:

@@ -1,4 +1,4 @@
-"""Our losses, composed as TRL composes them, against `GRPOTrainer._compute_loss` and its gradients.
+"""The objective of a run, against `GRPOTrainer._compute_loss` and its gradients, for every algorithm tried there.
 
 The log-probabilities are those of our own model, and the gradient goes back through it to every weight.
 """
@@ -14,20 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from trl_cases import algorithm_of
 
 from trainer.arrays.logprobs import token_logprobs
-from trainer.grpo.losses import aggregate, cispo_loss, clipped_policy_loss, divergence, log_ratio, sequence_log_ratio
 from trainer.model.config import read_model_config
 from trainer.model.decoder import head, hidden_states
 from trainer.model.weights import load_params
+from trainer.objective import Terms, loss_sums
 
-AGGREGATIONS = {
-    "grpo": "sequence-mean-token-mean",
-    "bnpo": "token-mean",
-    "dr_grpo": "sequence-mean-token-sum",
-    "dapo": "token-mean",
-    "cispo": "token-mean",
-}
 LOSSES_PER_MODEL = 32
 
 
@@ -43,22 +37,16 @@ class Reference:
 
     def loss(self, logprobs: jax.Array, case: dict[str, Any]) -> jax.Array:
         arrays = {name: jnp.asarray(array, jnp.float32) for name, array in self.arrays.items()}
-        mask = arrays["completion_mask"] > 0
-        old = arrays["old_per_token_logps"] if case["uses_old"] else jax.lax.stop_gradient(logprobs)
-        ratio = log_ratio(logprobs, old, mask)
-        if case["level"] == "sequence":
-            ratio = sequence_log_ratio(ratio, mask)
-        if case["loss_type"] == "cispo":
-            losses = cispo_loss(logprobs, ratio, arrays["advantages"], ratio_max=case["epsilon_high"])
-        else:
-            bounds = {name: case[name] for name in ("epsilon_low", "epsilon_high", "delta")}
-            losses, _ = clipped_policy_loss(ratio, arrays["advantages"], **bounds)
-        if case["beta"]:
-            # TRL weighs the estimate by the ratio, so that it stays unbiased off policy.
-            distance = divergence(log_ratio(arrays["ref_per_token_logps"], logprobs, mask), "k3")
-            losses += case["beta"] * jnp.exp(ratio) * distance
-        numerator, denominator = aggregate(losses, mask, AGGREGATIONS[case["loss_type"]], longest=self.longest)
-        return numerator / denominator
+        terms = Terms(
+            logprobs=logprobs,
+            entropy=jnp.zeros_like(logprobs),
+            mask=arrays["completion_mask"] > 0,
+            advantages=arrays["advantages"],
+            old=arrays["old_per_token_logps"] if case["uses_old"] else None,
+            reference=arrays["ref_per_token_logps"] if case["beta"] else None,
+        )
+        sums = loss_sums(terms, algorithm_of(case), self.longest)
+        return sums.loss / sums.weight
 
 
 @pytest.fixture(scope="module", params=["qwen2-tied", "qwen2-untied"])

@@ -41,8 +41,12 @@ MODEL = ModelConfig(
 )
 GRPO = Algorithm(
     advantage="grpo",
+    deviation="population",
+    loss="clip",
+    ratio="token",
     epsilon_low=0.2,
     epsilon_high=0.2,
+    dual_clip=None,
     aggregation="token-mean",
     ppo_epochs=1,
     beta=0.0,

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from trl_cases import algorithm_of
 
 from trainer.contract.batch import BatchPlan, Mesh
-from trainer.contract.run import Algorithm
 from trainer.mesh import build_mesh, rows_to_global
 from trainer.model.config import ModelConfig, read_model_config
 from trainer.model.weights import load_params
@@ -27,12 +27,6 @@ from trainer.update import (
     micro_step_order,
 )
 
-AGGREGATIONS = {
-    "grpo": "sequence-mean-token-mean",
-    "bnpo": "token-mean",
-    "dr_grpo": "sequence-mean-token-sum",
-    "dapo": "token-mean",
-}
 PLAN = BatchPlan(
     processes=1,
     devices_per_process=8,
@@ -57,7 +51,7 @@ KEEP_GRADIENTS = Optimizer(
 )
 
 
-def batch_of(arrays: dict[str, np.ndarray], uses_old: bool) -> TrainBatch:
+def batch_of(arrays: dict[str, np.ndarray], case: dict[str, Any]) -> TrainBatch:
     lengths = zip(arrays["prompt_mask"].sum(1), arrays["completion_mask"].sum(1), strict=True)
     rows = [
         TrainRow(prompt[-before:].tolist(), completion[:after].tolist(), advantage)
@@ -68,51 +62,39 @@ def batch_of(arrays: dict[str, np.ndarray], uses_old: bool) -> TrainBatch:
     mesh = build_mesh(PLAN)
     # Wider than TRL's 11 and 19: buckets do not show in the numbers.
     batch = build_train_batch(rows, PLAN, mesh, pad_id=0, prompt_bucket=16, completion_bucket=24)
-    if not uses_old:
-        return batch
-    old = np.pad(arrays["old_per_token_logps"], ((0, 0), (0, 5))).astype(np.float32)
-    return batch._replace(old_logprobs=rows_to_global(mesh, old[micro_step_order(PLAN)], row_axis=1))
+    compared = {"old_logprobs": "old_per_token_logps"} if case["uses_old"] else {}
+    compared |= {"reference_logprobs": "ref_per_token_logps"} if case["beta"] else {}
+    order = micro_step_order(PLAN)
+    padded = {ours: np.pad(arrays[theirs], ((0, 0), (0, 5))).astype(np.float32) for ours, theirs in compared.items()}
+    return batch._replace(**{name: rows_to_global(mesh, array[order], row_axis=1) for name, array in padded.items()})
 
 
 def update_of(config: ModelConfig, like: TrainState, case: dict[str, Any], longest: int) -> Update:
-    algorithm = Algorithm(
-        advantage="grpo",
-        epsilon_low=case["epsilon_low"],
-        epsilon_high=case["epsilon_high"],
-        aggregation=AGGREGATIONS[case["loss_type"]],
-        ppo_epochs=1,
-        beta=0.0,
-        kl="k3",
-        mask_truncated=False,
-        on_non_finite="Fail",
-    )
     settings = {"temperature": 1.0, "longest": longest, "compute_dtype": jnp.float32, "remat": "layer"}
-    return make_update(config, build_mesh(PLAN), KEEP_GRADIENTS, like, algorithm=algorithm, **settings)
+    return make_update(config, build_mesh(PLAN), KEEP_GRADIENTS, like, algorithm=algorithm_of(case), **settings)
 
 
-def is_built(case: dict[str, Any]) -> bool:
-    """What a run can ask for: the clipped loss of token ratios, under any aggregation."""
-    return case["loss_type"] in AGGREGATIONS and (case["beta"], case["delta"], case["level"]) == (0.0, None, "token")
+FEW = {
+    "grpo-beta0.04-old-token-delta1.5",
+    "dapo-beta0.04-old-sequence",
+    "dr_grpo-beta0.0-onpolicy-token",
+    "cispo-beta0.0-old-token",
+}
+"""One case at least for each part of an algorithm; `test_losses_trl.py` has all of them, without the mesh."""
 
 
-@pytest.mark.parametrize(
-    ("model", "aggregations", "count"),
-    [("qwen2-tied", set(AGGREGATIONS.values()), 8), ("qwen2-untied", {"token-mean"}, 4)],
-)
-def test_the_update_meets_trl(oracles: Path, model: str, aggregations: set[str], count: int) -> None:
-    """Two micro-steps over dp 2, fsdp 2, tp 2, with and without old log-probabilities: every case to 1e-5 relative."""
+@pytest.mark.parametrize(("model", "chosen"), [("qwen2-tied", FEW), ("qwen2-untied", {"dapo-beta0.04-old-token"})])
+def test_the_update_meets_trl(oracles: Path, model: str, chosen: set[str]) -> None:
+    """Two micro-steps over dp 2, fsdp 2, tp 2: clip, dual clip, GSPO, CISPO, KL, each aggregation, to 1e-5 relative."""
     folder = oracles / model
     description, arrays = json.loads((folder / "losses.json").read_text()), dict(np.load(folder / "losses.npz"))
-    cases = [c for c in description["cases"] if is_built(c) and AGGREGATIONS[c["loss_type"]] in aggregations]
-    assert len(cases) == count
+    cases = [case for case in description["cases"] if case["key"] in chosen]
+    assert len(cases) == len(chosen)
     mesh, config = build_mesh(PLAN), read_model_config(folder)
     state = init_state(load_params(folder, config, mesh, jnp.float32), KEEP_GRADIENTS, mesh)
-    updates: dict[str, Update] = {}
     for case in cases:
-        update = updates.setdefault(
-            AGGREGATIONS[case["loss_type"]], update_of(config, state, case, description["max_completion_length"])
-        )
-        state, metrics = update(state, batch_of(arrays, case["uses_old"]))
+        update = update_of(config, state, case, description["max_completion_length"])
+        state, metrics = update(state, batch_of(arrays, case))
         assert float(metrics["loss"]) == pytest.approx(case["loss"], rel=1e-5, abs=1e-7), case["key"]
         assert float(metrics["grad_norm"]) == pytest.approx(case["grad_norm"], rel=1e-5), case["key"]
         expected = arrays[f"grad_q_proj_layer0/{case['key']}"]

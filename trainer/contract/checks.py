@@ -7,18 +7,15 @@ Refuses to know machines; the order in which a user reads them is the work of `r
 from collections.abc import Iterator
 from typing import Any
 
+from trainer.contract.presets import check_preset
 from trainer.contract.rewardnames import BUILT_IN_REWARDS, PYTHON_REWARD, reward_name
-from trainer.contract.runner import AlgorithmConfig, ParsedRunner, RewardConfig, RunnerConfig
+from trainer.contract.runner import ParsedRunner, RewardConfig, RunnerConfig
 from trainer.contract.violations import Spelling, Violation, shown
 
 NOT_YET = (
     "lora",
     "rollout.stop",
-    "algorithm.preset",
-    "algorithm.advantage",
-    "algorithm.aggregation",
     "algorithm.kl",
-    "algorithm.mask_truncated",
     "train.ppo_epochs",
     "train.beta",
     "train.on_non_finite",
@@ -33,23 +30,6 @@ NOT_YET = (
 BUCKET_PATHS = ("model_path", "data.train", "data.eval", "output.uri")
 """Paths that will take gs:// once buckets are built."""
 
-PRESET_ADVANTAGE = {
-    "grpo": "grpo",
-    "dr_grpo": "dr_grpo",
-    "dapo": "grpo",
-    "rloo": "rloo",
-    "reinforce++": "reinforce++",
-    "gspo": "grpo",
-    "cispo": "grpo",
-}
-"""The advantage estimator that each preset stands for."""
-
-GROUPED = ("grpo", "dr_grpo", "rloo")
-"""Estimators that compare the completions of one prompt."""
-
-WITHOUT_KL = ("dapo", "dr_grpo")
-"""Presets that are defined without a KL term."""
-
 
 def check_tree(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
     """Every violation of the tree's own rules; a rule whose field was refused does not run."""
@@ -57,7 +37,7 @@ def check_tree(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
         message = "null is no model; give a hub id[@revision] or a folder"
         yield Violation("required", spelling.path("model_path"), None, message)
     yield from _not_yet(parsed, spelling)
-    yield from _preset_conflicts(parsed, spelling)
+    yield from check_preset(parsed, spelling)
     yield from _greedy_samples(parsed, spelling)
     if parsed.knows("rewards"):
         yield from _rewards(parsed.config.rewards, spelling)
@@ -102,30 +82,6 @@ def plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return list(value) if isinstance(value, tuple) else value
-
-
-def resolved_advantage(algorithm: AlgorithmConfig) -> str:
-    return algorithm.advantage or PRESET_ADVANTAGE[algorithm.preset]
-
-
-def _preset_conflicts(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
-    algorithm, train = parsed.config.algorithm, parsed.config.train
-    preset, advantage = algorithm.preset, algorithm.advantage
-    if parsed.knows("algorithm.preset", "algorithm.advantage") and advantage not in (None, PRESET_ADVANTAGE[preset]):
-        message = (
-            f"{shown(advantage)} contradicts the preset {preset}, which is defined by its advantage "
-            f"{PRESET_ADVANTAGE[preset]}; leave it out, or choose another preset"
-        )
-        yield Violation("preset-conflict", spelling.path("algorithm.advantage"), advantage, message)
-    if parsed.knows("algorithm.preset", "train.beta") and train.beta > 0 and preset in WITHOUT_KL:
-        message = f"{train.beta} weighs a KL term, and the preset {preset} is defined without one; leave it out"
-        yield Violation("preset-conflict", spelling.path("train.beta"), train.beta, message)
-    if parsed.knows("algorithm.kl", "train.beta") and algorithm.kl is not None and train.beta == 0:
-        message = (
-            f"{shown(algorithm.kl)} estimates a KL term whose weight {spelling.path('train.beta')} is 0, so it would "
-            "do nothing; leave it out, or set that weight"
-        )
-        yield Violation("preset-conflict", spelling.path("algorithm.kl"), algorithm.kl, message)
 
 
 def _greedy_samples(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:

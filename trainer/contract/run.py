@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from trainer.contract.batch import BatchPlan, resolve_batch, suggested_fix
 from trainer.contract.batchwords import PATHS
-from trainer.contract.checks import GROUPED, check_tree, resolved_advantage
+from trainer.contract.checks import check_tree
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.judgement import BatchRequest, judge
 from trainer.contract.models import check_lengths, check_model_over_tp, known_shape
+from trainer.contract.presets import GROUPED, Advantage, Aggregation, Deviation, Estimate, Loss, Ratio, resolve_preset
 from trainer.contract.reading import explain_validation_error, schema_paths
 from trainer.contract.rewardnames import reward_name
 from trainer.contract.runner import (
@@ -82,13 +83,19 @@ class Sampling(Resolved):
 
 
 class Algorithm(Resolved):
-    advantage: Literal["grpo", "dr_grpo", "rloo", "reinforce++"]
+    """A preset with its overrides, every number of it. `dual_clip` null is none."""
+
+    advantage: Advantage
+    deviation: Deviation
+    loss: Loss
+    ratio: Ratio
     epsilon_low: float
     epsilon_high: float
-    aggregation: Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
+    dual_clip: float | None
+    aggregation: Aggregation
     ppo_epochs: int
     beta: float
-    kl: Literal["k1", "k2", "k3"]
+    kl: Estimate
     mask_truncated: bool
     on_non_finite: Literal["Fail", "Skip"]
 
@@ -209,7 +216,7 @@ def batch_request(parsed: ParsedRunner, machine: Machine) -> BatchRequest:
         micro_batch_size=train.micro_batch_size,
         per_device_micro_batch_size=train.per_device_micro_batch_size,
         grad_accum_steps=train.grad_accum_steps,
-        grouped=resolved_advantage(config.algorithm) in GROUPED,
+        grouped=resolve_preset(config.algorithm).advantage in GROUPED,
         unknown=frozenset(unknown),
     )
 
@@ -298,17 +305,20 @@ def _resolved(config: RunnerConfig, plan: BatchPlan, machine: Machine, name: str
 
 
 def _resolved_algorithm(config: RunnerConfig) -> Algorithm:
-    """The preset `grpo` with the numbers that may be overridden: https://arxiv.org/abs/2402.03300, section 4.1."""
-    algorithm, train = config.algorithm, config.train
+    preset, train = resolve_preset(config.algorithm), config.train
     return Algorithm(
-        advantage="grpo",
-        epsilon_low=0.2 if algorithm.epsilon_low is None else algorithm.epsilon_low,
-        epsilon_high=0.2 if algorithm.epsilon_high is None else algorithm.epsilon_high,
-        aggregation="token-mean",
+        advantage=preset.advantage,
+        deviation=preset.deviation,
+        loss=preset.loss,
+        ratio=preset.ratio,
+        epsilon_low=preset.epsilon_low,
+        epsilon_high=preset.epsilon_high,
+        dual_clip=preset.dual_clip,
+        aggregation=preset.aggregation,
         ppo_epochs=train.ppo_epochs,
         beta=train.beta,
-        kl="k3",
-        mask_truncated=False,
+        kl=preset.kl,
+        mask_truncated=preset.mask_truncated,
         on_non_finite=train.on_non_finite,
     )
 

@@ -106,11 +106,20 @@ class AlgorithmConfig(Section):
         "grpo", description="a named algorithm; the keys below override its numbers"
     )
     advantage: Literal["grpo", "dr_grpo", "rloo", "reinforce++"] | None = Field(None, description="null = the preset's")
+    deviation: Literal["population", "sample"] | None = Field(
+        None, description="what the advantage grpo divides by, with n or n - 1 below; null = population"
+    )
+    ratio: Literal["token", "sequence"] | None = Field(
+        None, description="a ratio of probabilities for each token, or one for a whole completion; null = the preset's"
+    )
     epsilon_low: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         None, description="the ratio is clipped at 1 - epsilon_low; null = the preset's, 0.2 for grpo"
     )
     epsilon_high: Annotated[float, Field(gt=0.0, le=100.0)] | None = Field(
-        None, description="and at 1 + epsilon_high; null = the preset's, 0.2 for grpo"
+        None, description="and at 1 + epsilon_high; null = the preset's, 0.2 for grpo, 0.28 for dapo"
+    )
+    dual_clip: Annotated[float, Field(gt=1.0, le=1000.0)] | None = Field(
+        None, description="largest ratio that counts for completions with a negative advantage; null = no bound"
     )
     aggregation: Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"] | None = Field(
         None, description="null = the preset's, token-mean over the whole batch for grpo"

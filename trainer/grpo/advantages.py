@@ -40,5 +40,14 @@ def group_advantages(
     return np.where(differs, deviation, 0.0).astype(np.float32)
 
 
+def batch_advantages(rewards: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(r - mean) / (std + 1e-4) over all valid rewards of the whole batch: REINFORCE++, https://arxiv.org/abs/2501.03262.
+
+    `rewards` and `valid` are those of all processes, [prompt, group] as in `group_advantages`; which prompt a reward
+    belongs to is not looked at. The deviation is the population's. Equal rewards give exactly 0.
+    """
+    return group_advantages(rewards.reshape(1, -1), valid.reshape(1, -1)).reshape(rewards.shape)
+
+
 def _first_valid(known: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.take_along_axis(known, valid.argmax(axis=1, keepdims=True), axis=1)

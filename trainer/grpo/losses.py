@@ -35,9 +35,9 @@ def clipped_policy_loss(
     """-min(r · A, clip(r, 1 - ε_low, 1 + ε_high) · A), r = exp(`ratio`), per token, and where the clip took over.
 
     `ratio` is a log ratio [row, token], `advantages` [row]. Source: PPO, https://arxiv.org/abs/1707.06347 eq. 7, with
-    two bounds as in DAPO, https://arxiv.org/abs/2503.14476 eq. 10. `delta` also bounds r from above in the first
-    product (INTELLECT-2, https://arxiv.org/abs/2505.07291). The second result is bool [row, token]: where the clip
-    took the gradient away.
+    two bounds as in DAPO, https://arxiv.org/abs/2503.14476 eq. 10. `delta` > 1 + ε_high also bounds r from above in
+    the first product, which is to say where A < 0: dual clip, https://arxiv.org/abs/1912.09729 eq. 5. The second
+    result is bool [row, token]: where the clip took the gradient away.
     """
     advantage = advantages[:, None]
     policy = jnp.exp(ratio)
@@ -45,13 +45,28 @@ def clipped_policy_loss(
     bounded = policy if delta is None else jnp.minimum(policy, delta)
     below = (policy < 1.0 - epsilon_low) & (advantage < 0.0)
     above = (policy > 1.0 + epsilon_high) & (advantage > 0.0)
-    return -jnp.minimum(bounded * advantage, clipped * advantage), below | above
+    over = jnp.zeros_like(above) if delta is None else (policy > delta) & (advantage < 0.0)
+    return -jnp.minimum(bounded * advantage, clipped * advantage), below | above | over
 
 
-def cispo_loss(logprobs: jax.Array, ratio: jax.Array, advantages: jax.Array, *, ratio_max: float) -> jax.Array:
-    """-min(r, `ratio_max`) · A · log π, no gradient through r: CISPO, https://arxiv.org/abs/2506.13585 eq. 4."""
-    weight = jax.lax.stop_gradient(jnp.minimum(jnp.exp(ratio), ratio_max))
-    return -weight * advantages[:, None] * logprobs
+def cispo_loss(
+    logprobs: jax.Array, ratio: jax.Array, advantages: jax.Array, *, ratio_max: float
+) -> tuple[jax.Array, jax.Array]:
+    """-min(r, `ratio_max`) · A · log π, no gradient through r: CISPO, https://arxiv.org/abs/2506.13585 eq. 4.
+
+    The second result is bool [row, token]: where the bound took over. The gradient stays there, at the bounded weight.
+    """
+    weight = jnp.exp(jax.lax.stop_gradient(ratio))
+    return -jnp.minimum(weight, ratio_max) * advantages[:, None] * logprobs, weight > ratio_max
+
+
+def importance_weighted(penalty: jax.Array, ratio: jax.Array) -> jax.Array:
+    """R · `penalty` per token, r = exp(`ratio`): its expectation over the old policy is that over the new one.
+
+    So the gradient is that of the expectation, through r too: on policy, that of r · k1 is the gradient of the KL,
+    while that of k1 alone is 0 in expectation. TRL does the same (`GRPOTrainer._compute_loss`).
+    """
+    return jnp.exp(ratio) * penalty
 
 
 def divergence(ratio: jax.Array, estimate: Estimate) -> jax.Array:

@@ -1,0 +1,138 @@
+"""Named algorithms: what each preset stands for, and which overrides of it contradict it or could do nothing.
+
+In: the `algorithm` and `train` sections. Out: a `Preset` with every number resolved, and violations of
+`preset-conflict`. Refuses to know how a loss is computed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from trainer.contract.runner import AlgorithmConfig, ParsedRunner
+from trainer.contract.violations import Spelling, Violation, shown
+
+Advantage = Literal["grpo", "dr_grpo", "rloo", "reinforce++"]
+Deviation = Literal["population", "sample"]
+Loss = Literal["clip", "cispo"]
+Ratio = Literal["token", "sequence"]
+Aggregation = Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
+Estimate = Literal["k1", "k2", "k3"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One algorithm's numbers; `has_kl` tells whether its publication has a KL term, or leaves room for one."""
+
+    advantage: Advantage = "grpo"
+    deviation: Deviation = "population"
+    loss: Loss = "clip"
+    ratio: Ratio = "token"
+    epsilon_low: float = 0.2
+    epsilon_high: float = 0.2
+    dual_clip: float | None = None
+    aggregation: Aggregation = "token-mean"
+    kl: Estimate = "k3"
+    mask_truncated: bool = False
+    has_kl: bool = True
+
+
+PRESETS = {
+    # https://arxiv.org/abs/2402.03300, with the mean over all tokens of the batch in the place of the mean of means.
+    "grpo": Preset(),
+    # https://arxiv.org/abs/2503.20783
+    "dr_grpo": Preset(advantage="dr_grpo", aggregation="sequence-mean-token-sum", has_kl=False),
+    # https://arxiv.org/abs/2503.14476: clip-higher, token mean, overlong filtering.
+    "dapo": Preset(epsilon_high=0.28, mask_truncated=True, has_kl=False),
+    # https://arxiv.org/abs/2402.14740: a completion is one action, so its log-probabilities are summed.
+    "rloo": Preset(advantage="rloo", aggregation="sequence-mean-token-sum"),
+    # https://arxiv.org/abs/2501.03262
+    "reinforce++": Preset(advantage="reinforce++"),
+    # https://arxiv.org/abs/2507.18071, section 5.1
+    "gspo": Preset(ratio="sequence", epsilon_low=3e-4, epsilon_high=4e-4, aggregation="sequence-mean-token-mean"),
+    # https://arxiv.org/abs/2506.13585 has no lower bound; its upper one, 5, is that of https://arxiv.org/abs/2510.13786.
+    "cispo": Preset(loss="cispo", epsilon_low=1.0, epsilon_high=4.0),
+}
+
+GROUPED = ("grpo", "dr_grpo", "rloo")
+"""Estimators that compare the completions of one prompt."""
+
+OVERRIDES = tuple(field.name for field in fields(Preset) if field.name in AlgorithmConfig.model_fields)
+
+
+def resolve_preset(algorithm: AlgorithmConfig) -> Preset:
+    """The preset with its overrides laid over it."""
+    given = {name: getattr(algorithm, name) for name in OVERRIDES}
+    return replace(PRESETS[algorithm.preset], **{name: value for name, value in given.items() if value is not None})
+
+
+def check_preset(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    """Overrides that turn a preset into another algorithm, or that could have no effect."""
+    if not parsed.knows("algorithm.preset"):
+        return
+    algorithm, train = parsed.config.algorithm, parsed.config.train
+    name, preset = algorithm.preset, PRESETS[algorithm.preset]
+    yield from _defining(parsed, spelling)
+    yield from _without_effect(parsed, spelling)
+    yield from _dual_clip(parsed, spelling)
+    if parsed.knows("train.beta") and train.beta > 0 and not preset.has_kl:
+        message = f"{train.beta} weighs a KL term, and the preset {name} is defined without one; leave it out"
+        yield _conflict(spelling, "train.beta", train.beta, message)
+    if parsed.knows("algorithm.kl", "train.beta") and algorithm.kl is not None and train.beta == 0:
+        message = (
+            f"{shown(algorithm.kl)} estimates a KL term whose weight {spelling.path('train.beta')} is 0, so it would "
+            "do nothing; leave it out, or set that weight"
+        )
+        yield _conflict(spelling, "algorithm.kl", algorithm.kl, message)
+
+
+def _defining(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    """An algorithm is its estimator, and GSPO and CISPO are their ratios."""
+    algorithm = parsed.config.algorithm
+    defining = {"advantage": "advantage"} | ({"ratio": "ratio"} if algorithm.preset in ("gspo", "cispo") else {})
+    for key, word in defining.items():
+        own, given = getattr(PRESETS[algorithm.preset], key), getattr(algorithm, key)
+        if parsed.knows(f"algorithm.{key}") and given not in (None, own):
+            message = (
+                f"{shown(given)} contradicts the preset {algorithm.preset}, which is defined by its {word} {own}; "
+                "leave it out, or choose another preset"
+            )
+            yield _conflict(spelling, f"algorithm.{key}", given, message)
+
+
+def _without_effect(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    algorithm = parsed.config.algorithm
+    preset = PRESETS[algorithm.preset]
+    if preset.loss == "cispo":
+        for key, reason in (
+            ("epsilon_low", "whose ratio has no lower bound"),
+            ("dual_clip", "whose ratio is bounded for good and bad completions alike"),
+        ):
+            yield from _idle(parsed, spelling, key, reason)
+    if preset.advantage != "grpo":
+        yield from _idle(parsed, spelling, "deviation", "whose advantage divides by no deviation of a group")
+
+
+def _idle(parsed: ParsedRunner, spelling: Spelling, key: str, reason: str) -> Iterator[Violation]:
+    value = getattr(parsed.config.algorithm, key)
+    if parsed.knows(f"algorithm.{key}") and value is not None:
+        message = (
+            f"{shown(value)} would do nothing in the preset {parsed.config.algorithm.preset}, {reason}; leave it out"
+        )
+        yield _conflict(spelling, f"algorithm.{key}", value, message)
+
+
+def _dual_clip(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    """Below the upper clip, the second bound would also cut into completions that did well."""
+    algorithm = parsed.config.algorithm
+    bound, high = algorithm.dual_clip, resolve_preset(algorithm).epsilon_high
+    known = parsed.knows("algorithm.dual_clip", "algorithm.epsilon_high")
+    if known and bound is not None and PRESETS[algorithm.preset].loss == "clip" and bound <= 1.0 + high:
+        message = (
+            f"{bound:g} must be above 1 + {spelling.path('algorithm.epsilon_high')} = {1.0 + high:g}, where the clip "
+            "of good completions lies; use 3, or leave it out"
+        )
+        yield _conflict(spelling, "algorithm.dual_clip", bound, message)
+
+
+def _conflict(spelling: Spelling, path: str, value: object, message: str) -> Violation:
+    return Violation("preset-conflict", spelling.path(path), value, message)
