@@ -48,7 +48,7 @@ METRICS = (
     Metric("update/loss", "", "the loss that was descended; see below"),
     Metric("update/entropy", "nats", "mean entropy of the policy per completion token"),
     Metric("update/grad_norm", "", "norm of the gradient over all parameters, before clipping"),
-    Metric("update/clip_share", "share", "completion tokens where the clip took the gradient away"),
+    Metric("update/clip_share", "share", "completion tokens where the clip, or the bound of CISPO, took over"),
     Metric("update/completion_tokens", "tokens", "completion tokens that were trained on"),
     Metric("update/learning_rate", "", "the learning rate of the step"),
     Metric("update/finite", "", "1 where loss and gradient were finite, so that the step was applied"),
