@@ -15,6 +15,7 @@ from transformers import AutoConfig
 
 from trainer.contract.exits import ExitCode, RunError
 from trainer.export import Exporter, export, main
+from trainer.generate import main as generate
 from trainer.model.config import read_model_config
 from trainer.model.source import load_tokenizer
 from trainer.model.weights import load_params
@@ -153,3 +154,12 @@ def test_the_command_line_is_the_trainers(oracles: Path, tmp_path: Path) -> None
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout.startswith(f"{tmp_path}/out: {oracles}/qwen3-tied, ")
     assert same(tensors_of(tmp_path / "out"), tensors_of(oracles / "qwen3-tied"))
+
+
+def test_a_run_answers_as_its_export_does(trained: Launched, capsys: pytest.CaptureFixture) -> None:
+    """`generate` of a run folder reads its newest checkpoint: it gives the completion of the exported model."""
+    asked = ["--prompt", "5 + 25 =", "--greedy", "--max-tokens", "8", "-o", "json"]
+    assert generate([str(trained.folder), *asked]) == 0
+    of_run = capsys.readouterr().out
+    assert generate([str(trained.folder / "export"), *asked]) == 0
+    assert json.loads(of_run) == json.loads(capsys.readouterr().out)
