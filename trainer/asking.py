@@ -5,30 +5,30 @@ Training asks each question K times at random, evaluation once and greedily; wha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data import Question
 from trainer.rewards import RewardSet, Rows, Scores
-from trainer.rollout import Rollout, bucket
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from trainer.rollout import Rollout, StopStrings, bucket
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
     """The rows of one process, question by question: row = question · samples + sample.
 
-    `token_ids` end with the stop token where one was sampled; `finished` (bool) tells that it was.
+    `token_ids` end with the stop token, or the one that completed a stop string, where one was sampled; `finished`
+    (bool) tells that it was. `texts` end before the stop string. `logprobs` are those of `token_ids` under the
+    distribution that was sampled, None where the choice was greedy.
     """
 
     questions: list[Question]
     token_ids: list[list[int]]
     texts: list[str]
     finished: NDArray[np.bool_]
+    logprobs: list[NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Call:
 
 
 class Asker:
-    """The model's mouth and its judges: rollout, tokenizer and rewards of one run."""
+    """The model's mouth and its judges: rollout, text and rewards of one run."""
 
-    def __init__(self, rollout: Rollout, tokenizer: "PreTrainedTokenizerBase", rewards: RewardSet) -> None:
+    def __init__(self, rollout: Rollout, stops: StopStrings, rewards: RewardSet) -> None:
         self._rollout = rollout
-        self._tokenizer = tokenizer
+        self._stops = stops
         self._rewards = rewards
 
     @property
@@ -70,10 +70,13 @@ class Asker:
         )
         pairs = zip(completions.tokens, completions.lengths, strict=True)
         token_ids = [tokens[:length].tolist() for tokens, length in pairs]
-        # One by one: a batch of none would be decoded as one empty text.
-        texts = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in token_ids]
+        texts = [self._stops.text(ids) for ids in token_ids]
         asked = [question for question in questions for _ in range(call.samples)]
-        return Answers(asked, token_ids, texts, np.asarray(completions.finished, bool))
+        sampled = completions.sampled_logprobs
+        logprobs = None
+        if sampled is not None:
+            logprobs = [row[: len(ids)] for row, ids in zip(sampled, token_ids, strict=True)]
+        return Answers(asked, token_ids, texts, np.asarray(completions.finished, bool), logprobs)
 
     def score(self, answers: Answers, completed: int) -> Scores:
         """The rewards of every row of this process, written by a model of `completed` training steps."""

@@ -6,6 +6,7 @@ build together.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from trainer.model.decoder import Params
 from trainer.model.source import stop_ids
 from trainer.model.weights import load_params
 from trainer.preflight import Ready
-from trainer.rollout import Rollout
+from trainer.rollout import Rollout, StopStrings
 from trainer.update import Optimizer, TrainState, Update, init_state, make_optimizer, make_update
 from trainer.watchdog import Heartbeat
 
@@ -54,7 +55,7 @@ def build(
     checkpoints = Checkpoints(process.folder.checkpoints, run.checkpoint.keep) if ready.shared else None
     state, place = _begin(run, checkpoints, state, ready.train)
     heartbeat.beat()
-    asker = Asker(_rollout(run, ready, mesh, run.sampling), ready.tokenizer, ready.rewards)
+    asker = _asker(run, ready, mesh, run.sampling)
     loop = Loop(
         Run(
             process=process,
@@ -112,15 +113,18 @@ def _update(run: RunConfig, ready: Ready, mesh: Mesh, optimizer: Optimizer, stat
     )
 
 
-def _rollout(run: RunConfig, ready: Ready, mesh: Mesh, sampling: Sampling) -> Rollout:
-    return Rollout(
+def _asker(run: RunConfig, ready: Ready, mesh: Mesh, sampling: Sampling) -> Asker:
+    stops = StopStrings(sampling.stop, partial(ready.tokenizer.decode, skip_special_tokens=True))
+    rollout = Rollout(
         ready.model,
         mesh,
         sampling,
         stop_ids=stop_ids(ready.tokenizer, ready.model),
         pad_id=_pad_id(ready),
         compute_dtype=_dtype(run.precision.compute),
+        end=stops.end if sampling.stop else None,
     )
+    return Asker(rollout, stops, ready.rewards)
 
 
 def _evaluation(process: ProcessConfig, ready: Ready, mesh: Mesh, asker: Asker) -> Evaluation | None:
@@ -130,7 +134,7 @@ def _evaluation(process: ProcessConfig, ready: Ready, mesh: Mesh, asker: Asker) 
     run = process.run
     if run.eval.temperature not in (0, run.sampling.temperature):
         sampling = run.sampling.model_copy(update={"temperature": run.eval.temperature})
-        asker = Asker(_rollout(run, ready, mesh, sampling), ready.tokenizer, ready.rewards)
+        asker = _asker(run, ready, mesh, sampling)
     folder = Path(process.folder.evaluations)
     questions = ready.evaluation.questions
     return Evaluation(asker, Exam(questions, run.eval, run.seed, run.batch, process.process_index, folder))

@@ -23,7 +23,6 @@ def test_a_run_needs_a_model() -> None:
 
 NOT_BUILT = {
     "lora": {"rank": 8},
-    "rollout.stop": ["</answer>"],
     "algorithm.kl": "k3",
     "train.ppo_epochs": 2,
     "train.beta": 0.1,

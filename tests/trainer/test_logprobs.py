@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from trainer.arrays.logprobs import token_logprobs
+from trainer.arrays.truncation import Truncation, kept
 
 
 def inputs(rows: int, tokens: int, embed: int, vocab: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -106,3 +107,29 @@ def test_the_vocabulary_may_be_split() -> None:
     placed = jax.device_put((hidden, head, targets), (rows, vocab, rows))
     for ours, theirs in zip(scores(*placed), plain(hidden, head, targets, 1.0), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_truncation_is_a_constant_of_the_gradient() -> None:
+    """Values, entropy and gradients are those of a softmax over the kept tokens and the target, worked with a mask."""
+    hidden, head, targets = inputs(2, 5, 4, 30)
+    truncation = Truncation(top_k=6, top_p=0.9)
+    logits = jnp.einsum("rte,ve->rtv", hidden, head) / 0.8
+    mask = kept(logits, truncation) | (jnp.arange(30)[None, None] == targets[..., None])
+    assert not bool(jnp.take_along_axis(kept(logits, truncation), targets[..., None], -1).all())
+
+    def chunked(hidden: jax.Array, head: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return token_logprobs(hidden, head, targets, temperature=0.8, chunk=2, truncation=truncation)
+
+    def masked(hidden: jax.Array, head: jax.Array) -> tuple[jax.Array, jax.Array]:
+        table = jax.nn.log_softmax(jnp.where(mask, jnp.einsum("rte,ve->rtv", hidden, head) / 0.8, -1e9))
+        return jnp.take_along_axis(table, targets[..., None], -1)[..., 0], -(jnp.exp(table) * table).sum(-1)
+
+    for ours, theirs in zip(chunked(hidden, head), masked(hidden, head), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    weights = jnp.arange(10.0).reshape(2, 5)
+    gradients = [
+        jax.grad(lambda h, m, score=score: (score(h, m)[0] * weights).sum(), argnums=(0, 1))(hidden, head)
+        for score in (chunked, masked)
+    ]
+    for ours, theirs in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)

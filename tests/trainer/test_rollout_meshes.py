@@ -9,7 +9,7 @@ from trainer.mesh import rows_to_global
 from trainer.model.config import read_model_config
 from trainer.model.weights import load_params, random_params
 from trainer.rollout import Rollout
-from trainer.rollout.program import Program, Work, complete
+from trainer.rollout.program import Draw, Program, Work, complete
 
 PROMPTS = [
     [5, 6, 7],
@@ -32,7 +32,10 @@ def samples_on(folder, mesh, sampling, prompts, samples, **options):
 
 def assert_same(one, other):
     for name, left, right in zip(one._fields, one, other, strict=True):
-        np.testing.assert_array_equal(left, right, err_msg=name)
+        if name.endswith("logprobs"):  # the one thing that tells in which order numbers were added up
+            np.testing.assert_allclose(left, right, atol=1e-5, rtol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(left, right, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,6 @@ def test_weights_travel_once_a_pass(oracles, mesh_of, whole, gathers):
     )
     work = Work(*(rows_to_global(mesh, array) for array in work))
     params = random_params(config, 0, mesh, jnp.float32)
-    compiled = complete.lower(program, params, work, np.uint32(0), np.uint32(0), False, True).compile().as_text()
+    compiled = complete.lower(program, params, work, Draw(np.uint32(0), np.uint32(0)), False, True).compile().as_text()
     loops, _ = compiled.split("\nENTRY ")
     assert ("all-gather" in loops) == gathers

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from truncating import truncated_softmax
 
+from trainer.arrays.logprobs import token_logprobs
+from trainer.arrays.truncation import Truncation
 from trainer.model.config import read_model_config
 from trainer.model.decoder import head, hidden_states
 from trainer.model.weights import load_params
@@ -98,3 +100,42 @@ def test_truncated_sampling_compiles_once(model, sampling_of, compilations):
     for step in range(1, 4):
         rollout.generate(model[2], [PROMPT[:step]], [step], step, 9, 32, samples=2)
     assert len(compilations) == first
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 40, "top_p": 0.9, "min_p": 0.02}], ids=str)
+def test_logprobs_are_those_of_what_was_sampled(model, sampling_of, settings):
+    """At every token of every row: the logarithm of NumPy's truncated chance, and that of the whole softmax."""
+    temperature, size = 1.5, 9
+    done = rollout_of(model, sampling_of(size, temperature, **settings)).generate(
+        model[2], [PROMPT], [0], 0, 3, 32, samples=4
+    )
+    none = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    for tokens, sampled, full in zip(done.tokens.tolist(), done.sampled_logprobs, done.full_logprobs, strict=True):
+        logits = logits_of(model, PROMPT + tokens)[len(PROMPT) - 1 : -1]
+        for place, token in enumerate(tokens):
+            truncated = truncated_softmax(logits[place], temperature, **none | settings)[token]
+            whole = truncated_softmax(logits[place], temperature, **none)[token]
+            np.testing.assert_allclose([sampled[place], full[place]], np.log([truncated, whole]), atol=1e-4)
+    assert (done.sampled_logprobs > done.full_logprobs + 0.1).all() == bool(settings)
+
+
+def test_the_trainer_scores_the_distribution_that_was_sampled(model, sampling_of):
+    """Under truncation, the log-probabilities of the update's arithmetic are those that rollout reports."""
+    settings = {"top_k": 40, "top_p": 0.9, "min_p": 0.02}
+    config, mesh, params = model
+    done = rollout_of(model, sampling_of(9, 1.5, **settings)).generate(params, [PROMPT], [0], 0, 3, 32, samples=4)
+    rows = jnp.asarray([PROMPT + row for row in done.tokens.tolist()], jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(rows.shape[1], dtype=jnp.int32)[None], rows.shape)
+    hidden = hidden_states(
+        params, config, rows, positions, jnp.ones(rows.shape, bool), mesh=mesh, compute_dtype=jnp.float32
+    )
+    start = len(PROMPT)
+    scored, _ = token_logprobs(
+        hidden[:, start - 1 : -1],
+        head(params),
+        rows[:, start:],
+        temperature=1.5,
+        chunk=4,
+        truncation=Truncation(**settings),
+    )
+    np.testing.assert_allclose(scored, done.sampled_logprobs, atol=1e-4)

@@ -6,5 +6,6 @@ text, rewards, advantages.
 
 from trainer.rollout.generation import Completions, Rollout
 from trainer.rollout.layout import bucket
+from trainer.rollout.stopping import StopStrings
 
-__all__ = ["Completions", "Rollout", "bucket"]
+__all__ = ["Completions", "Rollout", "StopStrings", "bucket"]

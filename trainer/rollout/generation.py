@@ -7,7 +7,6 @@ program (`trainer.rollout.program`), text, rewards.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -16,22 +15,28 @@ from trainer.contract.run import Sampling
 from trainer.mesh import rows_to_global
 from trainer.model.config import ModelConfig
 from trainer.model.decoder import Params
+from trainer.rollout.chunks import End, complete_in_chunks, local_part
 from trainer.rollout.layout import RowLayout, lay_out, whole_prompts
-from trainer.rollout.program import Program, Work
+from trainer.rollout.program import Done, Draw, Program, Work, complete
 
 
 class Completions(NamedTuple):
     """The local rows in prompt-major order, row = prompt · samples + sample.
 
     `tokens` int32 [row, max_length_sample], pad after the end; `lengths` int32 [row] count the stop token too;
-    `finished` bool [row]: a stop token was sampled, and not the length reached. `steps`: tokens that were computed for
-    every row, which is the longest completion of all processes.
+    `finished` bool [row]: a stop token was sampled, or `end` found one, and not the length reached. `steps`: tokens
+    that were computed for every row: the longest completion of all processes, and up to a chunk more where `end` ended
+    it. float32 [row, max_length_sample], 0 after the end, None where the choice was greedy: `sampled_logprobs` under
+    the distribution that was sampled, truncated and renormalised, and `full_logprobs` under that of the whole
+    vocabulary at the same temperature; without truncation they are the same.
     """
 
     tokens: np.ndarray
     lengths: np.ndarray
     finished: np.ndarray
     steps: int
+    sampled_logprobs: np.ndarray | None
+    full_logprobs: np.ndarray | None
 
 
 class Rollout:
@@ -47,15 +52,18 @@ class Rollout:
         pad_id: int,
         compute_dtype: Any,
         gather_weights: bool = True,
+        end: End | None = None,
     ) -> None:
         """Fix what all passes share.
 
         `gather_weights`: while generating, every data shard holds all weights in the compute dtype; without it they
-        are gathered layer by layer for every token, which is slow and takes less memory.
+        are gathered layer by layer for every token, which is slow and takes less memory. `end` ends rows that no stop
+        token did; with it, the host looks at them once a chunk.
         """
         self._mesh = mesh
         self._shards = len(mesh.local_devices) // mesh.shape["tp"]
         self._pad_id = pad_id
+        self._end = end
         self._program = Program(
             config=config,
             mesh=mesh,
@@ -92,10 +100,21 @@ class Rollout:
         count = whole_prompts(max(len(prompts), prompts_per_process or 0), samples, self._shards)
         layout = lay_out(count, samples, self._shards)
         work = self._place(layout, prompts, prompt_ids, samples, prompt_bucket)
-        numbers = np.uint32(seed), np.uint32(step)
-        *rows, steps = self._program(params, work, *numbers, greedy=greedy, one_to_one=layout.one_to_one)
-        tokens, lengths, finished = (_local_rows(array)[: len(prompts) * samples] for array in rows)
-        return Completions(tokens, lengths, finished, int(steps))
+        done = self._complete(params, work, Draw(np.uint32(seed), np.uint32(step)), greedy, layout.one_to_one)
+        tokens, lengths, finished, sampled, full = (
+            array.reshape(-1, *array.shape[2:])[: len(prompts) * samples]
+            for array in map(local_part, (done.tokens, done.lengths, done.finished, *done[-2:]))
+        )
+        inside = np.arange(tokens.shape[1]) < lengths[:, None]
+        logprobs = [None if greedy else np.where(inside, numbers, np.float32(0.0)) for numbers in (sampled, full)]
+        tokens = np.where(inside, tokens, np.int32(self._pad_id))
+        return Completions(tokens, lengths, finished, int(done.steps), *logprobs)
+
+    def _complete(self, params: Params, work: Work, draw: Draw, greedy: bool, one_to_one: bool) -> Done:
+        if self._end is None:
+            done: Done = complete(self._program, params, work, draw, greedy, one_to_one)
+            return done
+        return complete_in_chunks(self._program, params, work, draw, self._end, greedy=greedy, one_to_one=one_to_one)
 
     def _place(
         self,
@@ -130,9 +149,3 @@ def _pad_left(prompts: Sequence[Sequence[int]], count: int, size: int, pad_id: i
             raise ValueError(f"prompt {place} has {len(prompt)} tokens; it must have 1 to {size}, its bucket")
         tokens[place, size - len(prompt) :], lengths[place] = prompt, len(prompt)
     return tokens, lengths
-
-
-def _local_rows(array: jax.Array) -> np.ndarray:
-    """The rows of this process, in order, each once however many tp devices hold it."""
-    shards = {shard.index[0].indices(array.shape[0])[0]: shard.data for shard in array.addressable_shards}
-    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

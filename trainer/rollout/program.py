@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from trainer.arrays.logprobs import logit_of
 from trainer.arrays.truncation import Truncation, kept
 from trainer.mesh import DATA, batch_sharding
 from trainer.model.config import ModelConfig
@@ -40,24 +41,54 @@ class Work(NamedTuple):
     """bool [block, row]: false for rows that only fill up the shards."""
 
 
+class Read(NamedTuple):
+    """What the loop only looks at: weights as decoding wants them, and each block's prompt with its length."""
+
+    weights: Params
+    prompt: KeysValues
+    lengths: jax.Array
+
+
+class State(NamedTuple):
+    """What the loop carries: the first `known` tokens of every row are chosen, and `alive` rows have not ended.
+
+    [block, row], and [block, row, token]: `tokens`; `sampled_logprobs` and `full_logprobs`, as in `Completions`.
+    """
+
+    known: jax.Array
+    tokens: jax.Array
+    sampled_logprobs: jax.Array
+    full_logprobs: jax.Array
+    lengths: jax.Array
+    alive: jax.Array
+    finished: jax.Array
+    suffix: KeysValues
+
+
 class Done(NamedTuple):
-    """Tokens int32 [row, token], lengths int32 [row], finished bool [row], and how many tokens were computed a row."""
+    """What is left of a `State` at the end; `steps` tokens were computed for every row."""
 
     tokens: jax.Array
     lengths: jax.Array
     finished: jax.Array
     steps: jax.Array
+    sampled_logprobs: jax.Array
+    full_logprobs: jax.Array
 
 
-class State(NamedTuple):
-    """What the loop carries: the first `known` tokens of every row are chosen, and `alive` rows have not ended."""
+class Drawn(NamedTuple):
+    """One token of every row, [block, row]."""
 
-    known: jax.Array
     tokens: jax.Array
-    lengths: jax.Array
-    alive: jax.Array
-    finished: jax.Array
-    suffix: KeysValues
+    sampled_logprobs: jax.Array
+    full_logprobs: jax.Array
+
+
+class Draw(NamedTuple):
+    """What the samples of a pass depend on, beside its prompts; uint32 scalars."""
+
+    seed: Any
+    step: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +105,6 @@ class Program:
     compute_dtype: Any
     gather_weights: bool
 
-    def __call__(self, params: Params, work: Work, seed: Any, step: Any, *, greedy: bool, one_to_one: bool) -> Done:
-        """Complete all rows; see `Done`."""
-        done: Done = complete(self, params, work, seed, step, greedy, one_to_one)
-        return done
-
 
 def stages(longest: int) -> list[int]:
     """Room for the suffix, in tokens: it starts small and doubles, so that a token pays for the tokens before it.
@@ -91,45 +117,98 @@ def stages(longest: int) -> list[int]:
     return sizes
 
 
-@partial(jax.jit, static_argnums=(0, 5, 6))
-def complete(
-    program: Program, params: Params, work: Work, seed: jax.Array, step: jax.Array, greedy: bool, one_to_one: bool
-) -> Done:
-    """Read the prompts and complete all rows; `Program.__call__` under jit, so that it can be lowered too.
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def complete(program: Program, params: Params, work: Work, draw: Draw, greedy: bool, one_to_one: bool) -> Done:
+    """Read the prompts and complete all rows, in one program.
 
     `one_to_one`: block i of a shard continues slot i, and nothing has to be handed out.
     """
+    read, state = _begun(program, params, work, draw, greedy, one_to_one)
+    for room in stages(program.longest):
+        grown_state = state._replace(suffix=grown(state.suffix, room))
+        state = _advanced(program, read, work, grown_state, draw, jnp.int32(room), greedy)
+    return done_of(state)
+
+
+def done_of(state: State) -> Done:
+    sampled, full = state.sampled_logprobs, state.full_logprobs
+    return Done(state.tokens, state.lengths, state.finished, state.known, sampled, full)
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def begin(
+    program: Program, params: Params, work: Work, draw: Draw, greedy: bool, one_to_one: bool
+) -> tuple[Read, State]:
+    """Read the prompts and choose each row's first token: `complete` up to where its loop begins."""
+    return _begun(program, params, work, draw, greedy, one_to_one)
+
+
+@partial(jax.jit, static_argnums=(0, 6), donate_argnums=3)
+def advance(
+    program: Program, read: Read, work: Work, state: State, draw: Draw, until: Any, greedy: bool
+) -> tuple[State, jax.Array]:
+    """Go on until `until` tokens of every row are known, or all have ended; and whether a row of any process has not.
+
+    The state has room for `until` tokens, and is given up.
+    """
+    state = _advanced(program, read, work, state, draw, until, greedy)
+    return state, state.alive.any()
+
+
+@partial(jax.jit, static_argnums=1)
+def enlarge(state: State, room: int) -> State:
+    """The same state with room for the keys and values of `room` tokens."""
+    return state._replace(suffix=grown(state.suffix, room))
+
+
+def _begun(
+    program: Program, params: Params, work: Work, draw: Draw, greedy: bool, one_to_one: bool
+) -> tuple[Read, State]:
     config, mesh, dtype = program.config, program.mesh, program.compute_dtype
     weights = weights_for_decoding(params, config, mesh, dtype, whole=program.gather_weights)
     last, prompt = prefill(weights, config, work.tokens, work.lengths, mesh=mesh, dtype=dtype)
-    lengths = work.lengths
+    read = Read(weights, prompt, work.lengths)
     if not one_to_one:
-        last, prompt, lengths = _hand_out(mesh, work.slot_of_block, last, prompt, lengths)
-    take = _taker(program, weights, work, seed, step, greedy)
+        last, prompt, lengths = _hand_out(mesh, work.slot_of_block, last, prompt, work.lengths)
+        read = Read(weights, prompt, lengths)
+    suffix = empty_suffix(read.prompt, work.wanted.shape[1], stages(program.longest)[0], mesh)
+    state = _taker(program, weights, work, draw, greedy)(_start(program, work, suffix), last[:, None])
+    return read, _placed(mesh, state)
 
-    def unfinished(state: State, room: int) -> jax.Array:
-        return (state.known < room) & state.alive.any()
+
+def _advanced(
+    program: Program, read: Read, work: Work, state: State, draw: Draw, until: jax.Array, greedy: bool
+) -> State:
+    take = _taker(program, read.weights, work, draw, greedy)
+
+    def unfinished(state: State) -> jax.Array:
+        return (state.known < until) & state.alive.any()
 
     def read_and_take(state: State) -> State:
         newest = jax.lax.dynamic_index_in_dim(state.tokens, state.known - 1, axis=2, keepdims=False)
-        hidden, suffix = decode(weights, config, newest, lengths, state.known - 1, prompt, state.suffix, mesh=mesh)
+        hidden, suffix = decode(
+            read.weights,
+            program.config,
+            newest,
+            read.lengths,
+            state.known - 1,
+            read.prompt,
+            state.suffix,
+            mesh=program.mesh,
+        )
         return take(state._replace(suffix=suffix), hidden)
 
-    room, *larger = stages(program.longest)
-    state = take(_start(program, work, empty_suffix(prompt, work.wanted.shape[1], room, mesh)), last[:, None])
-    state = jax.lax.while_loop(partial(unfinished, room=room), read_and_take, state)
-    for room in larger:
-        state = state._replace(suffix=grown(state.suffix, room))
-        state = jax.lax.while_loop(partial(unfinished, room=room), read_and_take, state)
-    tokens, lengths, finished = (_by_row(mesh, array) for array in (state.tokens, state.lengths, state.finished))
-    return Done(tokens, lengths, finished, state.known)
+    return _placed(program.mesh, jax.lax.while_loop(unfinished, read_and_take, state))
 
 
 def _start(program: Program, work: Work, suffix: KeysValues) -> State:
     blocks, rows = work.wanted.shape
+    none = jnp.zeros((blocks, rows, program.longest), jnp.float32)
     return State(
         known=jnp.int32(0),
-        tokens=constrain(jnp.full((blocks, rows, program.longest), program.pad_id), program.mesh, DATA, None, None),
+        tokens=jnp.full(none.shape, program.pad_id),
+        sampled_logprobs=none,
+        full_logprobs=none,
         lengths=jnp.zeros_like(work.wanted, jnp.int32),
         alive=work.wanted,
         finished=jnp.zeros_like(work.wanted),
@@ -138,37 +217,27 @@ def _start(program: Program, work: Work, suffix: KeysValues) -> State:
 
 
 def _taker(
-    program: Program, weights: Params, work: Work, seed: jax.Array, step: jax.Array, greedy: bool
+    program: Program, weights: Params, work: Work, draw: Draw, greedy: bool
 ) -> Callable[[State, jax.Array], State]:
-    """Choose the next token of every row from hidden states [block, row or 1, embed] and enter it into the state.
-
-    Sampling is by the Gumbel trick: argmax(logits / temperature + noise) has the softmax's distribution. Each row and
-    token has a key of its own, so that the noise does not depend on where the row lives.
-    """
-    keys = _row_keys(work, seed, step)
-
-    def noise(key: jax.Array, index: jax.Array) -> jax.Array:
-        return jax.random.gumbel(jax.random.fold_in(key, index), (program.config.vocab,), jnp.float32)
-
-    def choose(hidden: jax.Array, index: jax.Array) -> jax.Array:
-        logits = jnp.einsum("bre,ve->brv", hidden, head(weights), preferred_element_type=jnp.float32)
-        logits = constrain(logits, program.mesh, DATA, None, "tp")
-        if not greedy:
-            logits = logits / program.temperature
-            if program.truncation.active:
-                logits = jnp.where(kept(logits, program.truncation), logits, -jnp.inf)
-            drawn = jax.vmap(jax.vmap(noise, (0, None)), (0, None))(keys, index)
-            logits = logits + constrain(drawn, program.mesh, DATA, None, "tp")
-        return jnp.broadcast_to(jnp.argmax(logits, axis=-1).astype(jnp.int32), work.wanted.shape)
+    """Choose the next token of every row from hidden states [block, row or 1, embed] and enter it into the state."""
+    choose = _chooser(program, weights, work, draw, greedy)
 
     def take(state: State, hidden: jax.Array) -> State:
-        chosen = jnp.where(state.alive, choose(hidden, state.known), jnp.int32(program.pad_id))
+        drawn = choose(hidden, state.known)
+        chosen = jnp.where(state.alive, drawn.tokens, jnp.int32(program.pad_id))
         stopped = jnp.zeros_like(state.alive)
         for stop_id in program.stop_ids:
             stopped |= state.alive & (chosen == stop_id)
+
+        def enter(array: jax.Array, new: jax.Array) -> jax.Array:
+            entered: jax.Array = jax.lax.dynamic_update_index_in_dim(array, new, state.known, axis=2)
+            return entered
+
         return State(
             known=state.known + 1,
-            tokens=jax.lax.dynamic_update_index_in_dim(state.tokens, chosen, state.known, axis=2),
+            tokens=enter(state.tokens, chosen),
+            sampled_logprobs=enter(state.sampled_logprobs, jnp.where(state.alive, drawn.sampled_logprobs, 0.0)),
+            full_logprobs=enter(state.full_logprobs, jnp.where(state.alive, drawn.full_logprobs, 0.0)),
             lengths=state.lengths + state.alive.astype(jnp.int32),
             alive=state.alive & ~stopped,
             finished=state.finished | stopped,
@@ -178,8 +247,39 @@ def _taker(
     return take
 
 
-def _row_keys(work: Work, seed: jax.Array, step: jax.Array) -> jax.Array:
-    key = jax.random.fold_in(jax.random.key(seed), step)
+def _chooser(
+    program: Program, weights: Params, work: Work, draw: Draw, greedy: bool
+) -> Callable[[jax.Array, jax.Array], Drawn]:
+    """Token number `index` of every row from hidden states; log-probabilities are 0 where the choice is greedy.
+
+    Sampling is by the Gumbel trick: argmax(logits / temperature + noise) has the softmax's distribution. Each row and
+    token has a key of its own, so that the noise does not depend on where the row lives.
+    """
+    keys, shape = _row_keys(work, draw), work.wanted.shape
+
+    def noise(key: jax.Array, index: jax.Array) -> jax.Array:
+        return jax.random.gumbel(jax.random.fold_in(key, index), (program.config.vocab,), jnp.float32)
+
+    def choose(hidden: jax.Array, index: jax.Array) -> Drawn:
+        logits = jnp.einsum("bre,ve->brv", hidden, head(weights), preferred_element_type=jnp.float32)
+        logits = constrain(logits, program.mesh, DATA, None, "tp")
+        if greedy:
+            best = jnp.broadcast_to(jnp.argmax(logits, axis=-1).astype(jnp.int32), shape)
+            return Drawn(best, jnp.zeros(shape), jnp.zeros(shape))
+        logits = logits / program.temperature
+        allowed = logits
+        if program.truncation.active:
+            allowed = jnp.where(kept(logits, program.truncation), logits, -jnp.inf)
+        drawn = jax.vmap(jax.vmap(noise, (0, None)), (0, None))(keys, index)
+        chosen = jnp.argmax(allowed + constrain(drawn, program.mesh, DATA, None, "tp"), axis=-1).astype(jnp.int32)
+        logit = logit_of(logits, chosen)
+        return Drawn(chosen, *(logit - jax.nn.logsumexp(part, axis=-1) for part in (allowed, logits)))
+
+    return choose
+
+
+def _row_keys(work: Work, draw: Draw) -> jax.Array:
+    key = jax.random.fold_in(jax.random.key(draw.seed), draw.step)
 
     def of_row(prompt_id: jax.Array, sample: jax.Array) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(key, prompt_id), sample)
@@ -206,8 +306,9 @@ def _hand_out(
     return handed
 
 
-def _by_row(mesh: Mesh, array: jax.Array) -> jax.Array:
-    """[block, row, ...] -> [row, ...], on the shards where the rows are."""
-    rows = array.reshape(-1, *array.shape[2:])
-    placed: jax.Array = jax.lax.with_sharding_constraint(rows, batch_sharding(mesh))
+def _placed(mesh: Mesh, state: State) -> State:
+    """Rows on the shards where their prompts are; so that a state fits every program, whichever it comes from."""
+    whole = state._replace(known=None, suffix=None)  # type: ignore[arg-type]
+    rows = jax.lax.with_sharding_constraint(whole, jax.tree.map(lambda _: batch_sharding(mesh), whole))
+    placed: State = rows._replace(known=state.known, suffix=state.suffix)
     return placed
