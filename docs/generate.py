@@ -16,6 +16,7 @@ from controller.grpojob import ClusterSpec
 from controller.statustypes import GRPOJobStatus
 from trainer.contract.rules import RULES
 from trainer.contract.runner import RunnerConfig
+from trainer.metricnames import LOSS_NEAR_ZERO, METRICS
 
 HERE = Path(__file__).parent
 MUTABLE = {
@@ -174,12 +175,39 @@ def rules_page() -> str:
     return "\n".join(lines)
 
 
+METRICS_INTRODUCTION = (
+    "Generated from `trainer/metricnames.py` by `make generate`. A run writes them into `metrics.jsonl`, one row a",
+    "step; a step that is made again after a restart replaces its row, and a number that JSON cannot hold is null.",
+    "`*` is the name of a reward, and in `pass@*` a number of samples. Where nothing else is said, every training step",
+    "has the metric. `grpoctl report` draws them.",
+)
+METRICS_SHARES = (
+    "`throughput/update_mfu` counts what the model needs (6 operations a weight and token, and causal attention) on",
+    "real tokens; neither padding nor what rematerialisation computes again is credited.",
+    "`throughput/decode_bandwidth_share` is the floor that memory sets to decoding, over the time of the whole",
+    "rollout, reading the prompts included. Both are told where the peak of the device is known: the table with its",
+    "sources is `trainer/data/peaks.json`. The peak is that of bfloat16, also for a run that computes in float32.",
+)
+
+
+def metrics_page() -> str:
+    rows = (f"| `{metric.name}` | {metric.unit} | {metric.meaning} | {metric.when} |" for metric in METRICS)
+    head = ("| name | unit | what it is | where |", "|---|---|---|---|")
+    loss = ("## A loss near 0", "", LOSS_NEAR_ZERO, "")
+    shares = ("## Shares of the machine", "", *METRICS_SHARES, "")
+    return "\n".join(["# The metrics", "", *METRICS_INTRODUCTION, "", *head, *rows, "", *loss, *shares])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is stale")
     check = parser.parse_args().check
     stale = []
-    for path, text in ((HERE / "api.md", api_page()), (HERE / "rules.md", rules_page())):
+    for path, text in (
+        (HERE / "api.md", api_page()),
+        (HERE / "rules.md", rules_page()),
+        (HERE / "metrics.md", metrics_page()),
+    ):
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale.append(path.name)
@@ -187,7 +215,7 @@ def main() -> None:
             path.write_text(text, encoding="utf-8")
     if check and stale:
         sys.exit(f"stale: {', '.join(stale)}; run `make generate`")
-    print(f"{'written' if stale else 'fresh'}: docs/api.md, docs/rules.md")
+    print(f"{'written' if stale else 'fresh'}: docs/api.md, docs/rules.md, docs/metrics.md")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from trainer.model.weights import load_params
 from trainer.preflight import Ready
 from trainer.rollout import Rollout, StopStrings
 from trainer.update import Optimizer, TrainState, Update, init_state, make_optimizer, make_update
+from trainer.usage import Usage
 from trainer.watchdog import Heartbeat
 
 log = logging.getLogger("trainer")
@@ -64,6 +65,7 @@ def build(
             questions=ready.train,
             evaluation=_evaluation(process, ready, mesh, asker),
             update=update,
+            usage=Usage(ready.model, run.batch, run.precision.compute, jax.local_devices()),
             pad_id=_pad_id(ready),
             checkpoints=checkpoints,
             heartbeat=heartbeat,

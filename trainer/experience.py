@@ -103,4 +103,5 @@ def table_row(table: Table, names: tuple[str, ...], group_size: int) -> Row:
     row |= statistics("length/prompt", table.prompt_tokens, "mean", "max")
     row |= statistics("length/completion", table.completion_tokens, "mean", "max")
     row["length/truncated"] = float(np.mean(~table.finished))
+    row |= {"finish/stop": float(np.mean(table.finished)), "finish/length": row["length/truncated"]}
     return row

@@ -23,10 +23,12 @@ from trainer.distributed import agree_any, gather
 from trainer.evaluate import Evaluation, answer_record
 from trainer.experience import Experience, call_for, collect, table_row
 from trainer.learning import train_rows
+from trainer.metricnames import LOSS_NEAR_ZERO
 from trainer.metrics import MetricsFile, Row, batch_row
 from trainer.model.decoder import Params
 from trainer.rollout import bucket
 from trainer.update import TrainState, Update, build_train_batch
+from trainer.usage import Usage
 from trainer.watchdog import Heartbeat
 
 log = logging.getLogger("trainer")
@@ -34,6 +36,7 @@ log = logging.getLogger("trainer")
 SHOW_COMPLETIONS_EVERY = 10
 """Steps between two tables of completions; the first and the last step have one too."""
 _GROUPS_SHOWN = 2
+_LOSS_EXPLAINED_BELOW = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Run:
     questions: QuestionSet
     evaluation: Evaluation | None
     update: Update
+    usage: Usage
     pad_id: int
     checkpoints: Checkpoints | None
     heartbeat: Heartbeat
@@ -110,18 +114,19 @@ class Loop:
         return state, place, row
 
     def _updated(self, state: TrainState, found: Experience) -> tuple[TrainState, Row]:
-        sampling = self._config.sampling
-        longest = int(np.max(found.table.completion_tokens))
         batch = build_train_batch(
             train_rows(found, self._plan, self._index, self._config.algorithm),
             self._plan,
             self._run.mesh,
             pad_id=self._run.pad_id,
             prompt_bucket=found.prompt_bucket,
-            completion_bucket=bucket(longest, sampling.max_length_sample),
+            completion_bucket=self._completion_bucket(found),
         )
         state, metrics = self._run.update(state, batch)
         return state, {f"update/{name}": float(np.asarray(value)) for name, value in metrics.items()}
+
+    def _completion_bucket(self, found: Experience) -> int:
+        return bucket(int(np.max(found.table.completion_tokens)), self._config.sampling.max_length_sample)
 
     def _check_scorable(self, step: int, found: Experience) -> None:
         """Faults of rewards are told; one that fails on every row of the first step will not do better later."""
@@ -152,6 +157,8 @@ class Loop:
         row |= {f"time/{name}_s": spent for name, spent in watch.seconds.items()} | {"time/step_s": seconds}
         row["throughput/completion_tokens_per_s"] = tokens / seconds
         row["throughput/completion_tokens_per_s_per_device"] = tokens / seconds / devices
+        width = found.prompt_bucket + self._completion_bucket(found)
+        row |= self._run.usage.row(found.table.prompt_tokens, found.table.completion_tokens, width, watch.seconds)
         return row | batch_row(self._plan)
 
     def _tell(self, row: Row, found: Experience) -> None:
@@ -162,6 +169,8 @@ class Loop:
             return
         left = self._pace.remaining_seconds(steps - step)
         log.info("%s", progress.step_line(row, steps, self._run.asker.reward_names, left))
+        if step == 1 and abs(row["update/loss"]) < _LOSS_EXPLAINED_BELOW:
+            log.info("%s", LOSS_NEAR_ZERO)
         if step not in (1, steps) and step % SHOW_COMPLETIONS_EVERY:
             return
         answers, scores = found.answers[0], found.scores[0]

@@ -28,6 +28,9 @@ class Metric:
 
 
 _EVALUATED = "steps that were evaluated"
+_SAMPLED = "evaluations with several samples"
+_LATER = "batches with old log-probabilities"
+_KNOWN = "devices whose peak is known"
 
 METRICS = (
     Metric("step", "", "the step; 0 is the model before the first", "every row"),
@@ -45,10 +48,16 @@ METRICS = (
     Metric("length/completion/mean", "tokens", "mean length of the completions, stop token included"),
     Metric("length/completion/max", "tokens", "the longest completion"),
     Metric("length/truncated", "share", "completions that were cut off at `max_length_sample`"),
+    Metric("finish/stop", "share", "completions that ended with a stop token"),
+    Metric("finish/length", "share", "completions that reached `max_length_sample` before"),
+    Metric("padding/rollout", "share", "sampled token places of rows that had ended before the longest of their pass"),
+    Metric("padding/update", "share", "token places of the update that hold no token"),
     Metric("update/loss", "", "the loss that was descended; see below"),
     Metric("update/entropy", "nats", "mean entropy of the policy per completion token"),
     Metric("update/grad_norm", "", "norm of the gradient over all parameters, before clipping"),
     Metric("update/clip_share", "share", "completion tokens where the clip, or the bound of CISPO, took over"),
+    Metric("update/kl_old", "nats", "divergence from the policy before the first update on the batch", _LATER),
+    Metric("update/kl_reference", "nats", "divergence from the frozen reference", "`train.beta` > 0"),
     Metric("update/completion_tokens", "tokens", "completion tokens that were trained on"),
     Metric("update/learning_rate", "", "the learning rate of the step"),
     Metric("update/finite", "", "1 where loss and gradient were finite, so that the step was applied"),
@@ -58,6 +67,14 @@ METRICS = (
     Metric("time/step_s", "seconds", "the whole step, without evaluation and checkpoint"),
     Metric("throughput/completion_tokens_per_s", "tokens/s", "sampled tokens over the time of the whole step"),
     Metric("throughput/completion_tokens_per_s_per_device", "tokens/s", "the same, per device"),
+    Metric("throughput/update_mfu", "share", "operations of the update's model over the devices' bf16 peak", _KNOWN),
+    Metric(
+        "throughput/decode_bandwidth_share",
+        "share",
+        "the least that decoding must read, over what the memory could give in the time of the rollout",
+        _KNOWN,
+    ),
+    Metric("memory/device_peak_gib", "GiB", "most memory used on a device of process 0 so far", "not on CPU"),
     Metric("batch/sequences_per_step", "sequences", "the effective batch over all processes"),
     Metric("batch/prompts_per_step", "prompts", "over all processes"),
     Metric("batch/group_size", "completions", "per prompt"),
@@ -67,7 +84,7 @@ METRICS = (
     Metric("batch/processes", "", "processes of the run"),
     Metric("batch/devices", "", "devices of the run"),
     Metric("eval/questions", "questions", "that were asked, each once", _EVALUATED),
-    Metric("eval/reward/total/mean", "", "mean total reward of the greedy answers", _EVALUATED),
+    Metric("eval/reward/total/mean", "", "mean total reward of the answers", _EVALUATED),
     Metric("eval/reward/total/std", "", "its population standard deviation", _EVALUATED),
     Metric("eval/reward/total/min", "", "the smallest total reward", _EVALUATED),
     Metric("eval/reward/total/max", "", "the largest total reward", _EVALUATED),
@@ -75,7 +92,13 @@ METRICS = (
     Metric("eval/reward/*/failed", "answers", "where this reward raised or ran out of time", _EVALUATED),
     Metric("eval/reward/unscorable", "answers", "those without a total reward", _EVALUATED),
     Metric("eval/length/completion/mean", "tokens", "mean length of the answers", _EVALUATED),
+    Metric("eval/length/completion/max", "tokens", "the longest answer", _EVALUATED),
     Metric("eval/length/truncated", "share", "answers that were cut off", _EVALUATED),
+    Metric("eval/finish/stop", "share", "answers that ended with a stop token", _EVALUATED),
+    Metric("eval/finish/length", "share", "answers that reached `max_length_sample` before", _EVALUATED),
+    Metric("eval/pass@*", "share", "questions of which one of k samples passes, without bias", _SAMPLED),
+    Metric("eval/maj@*", "share", "questions whose most frequent answer of k samples passes", _SAMPLED),
+    Metric("eval/samples", "", "answers per question", _EVALUATED),
     Metric("time/evaluation_s", "seconds", "the evaluation", _EVALUATED),
 )
 

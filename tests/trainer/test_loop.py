@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from launching import Launched, resolved, sums
 
+from trainer.metricnames import METRICS, metric_of
+
 EXACT = ("step", "epoch", "reward/total/mean", "reward/total/std", "length/completion/mean", "length/truncated")
 
 
@@ -91,6 +93,17 @@ def test_a_run_leaves_metrics_completions_and_answers(one_process: Launched) -> 
     shown = (folder / "completions/step-00000001.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in shown] == [1] * 8
     assert json.loads((folder / "run.json").read_text())["finished"] is True
+
+
+def test_every_metric_is_in_the_table(one_process: Launched) -> None:
+    """A run writes no metric that the table lacks, and each that the table promises to every such row."""
+    for row in one_process.metrics:
+        assert [name for name in row if metric_of(name) is None] == []
+    trained, evaluated = one_process.metrics[1], one_process.metrics[0]
+    promised = [metric for metric in METRICS if metric.when in ("", "every row")]
+    assert [metric.name for metric in promised if not any(map(metric.fits, trained))] == []
+    promised = [metric for metric in METRICS if metric.when == "steps that were evaluated"]
+    assert [metric.name for metric in promised if not any(map(metric.fits, evaluated))] == []
 
 
 def test_the_log_says_who_where_and_how_far(one_process: Launched) -> None:

@@ -21,16 +21,30 @@ from trainer.report.record import Record
 
 _PARTS = Path(__file__).parents[1] / "data"
 
-ACCURACY = ("eval/accuracy", "eval/pass@1", "eval/reward/correct/mean", "eval/reward/total/mean")
+ACCURACY = ("eval/pass@1", "eval/reward/correct/mean", "eval/reward/total/mean")
 """What tells best how good a model is, the best first."""
 SECTIONS = (
-    ("Learning", ("eval/accuracy", "eval/reward/correct/mean", "reward/total/mean", "eval/reward/", "reward/")),
-    ("Policy", ("update/kl", "update/entropy", "update/loss", "update/grad_norm", "update/clip_share", "update/")),
-    ("Lengths", ("length/completion/mean", "length/truncated", "length/", "eval/length/")),
+    (
+        "Learning",
+        ("eval/pass@", "eval/maj@", "eval/reward/correct/mean", "reward/total/mean", "eval/reward/", "reward/"),
+    ),
+    (
+        "Policy",
+        (
+            "update/kl_reference",
+            "update/kl_old",
+            "update/entropy",
+            "update/loss",
+            "update/grad_norm",
+            "update/clip_share",
+            "update/",
+        ),
+    ),
+    ("Lengths", ("length/completion/mean", "length/truncated", "length/", "eval/length/", "finish/")),
     ("Evaluation", ("eval/",)),
-    ("Speed", ("throughput/completion_tokens_per_s", "throughput/", "time/step_s", "time/rollout_s", "time/update_s")),
+    ("Speed", ("throughput/completion_tokens_per_s", "throughput/", "time/step_s", "padding/", "memory/")),
 )
-"""Charts in their order; a name that ends in `/` stands for all that begin so."""
+"""Charts in their order; a name that ends in `/` or `@` stands for all that begin so."""
 _QUIET = ("/min", "/max", "/std", "/failed", "update/finite", "update/completion_tokens", "eval/questions")
 _PHASES = ("rollout", "rewards", "update")
 
@@ -122,7 +136,7 @@ def _constant(name: str, records: Sequence[Record]) -> str:
 def _fits(pattern: str, name: str) -> bool:
     if name.endswith(_QUIET):
         return False
-    if pattern.endswith("/"):
+    if pattern.endswith(("/", "@")):
         return name.startswith(pattern)
     return name == pattern
 
