@@ -22,6 +22,7 @@ from trainer.contract.run import RunConfig, Sampling
 from trainer.data import QuestionSet
 from trainer.evaluate import Evaluation, Exam
 from trainer.export import Exporter
+from trainer.learning import Learner
 from trainer.loop import Loop, Run
 from trainer.mesh import build_mesh
 from trainer.model.decoder import Params
@@ -29,7 +30,7 @@ from trainer.model.source import stop_ids
 from trainer.model.weights import load_params
 from trainer.preflight import Ready
 from trainer.rollout import Rollout, StopStrings
-from trainer.update import Optimizer, TrainState, Update, init_state, make_optimizer, make_update
+from trainer.update import Optimizer, TrainState, init_state, make_logprobs, make_optimizer, make_update
 from trainer.usage import Usage
 from trainer.watchdog import Heartbeat
 
@@ -50,9 +51,11 @@ def build(
     mesh = build_mesh(run.batch)
     optimizer = make_optimizer(run.optimizer, run.steps * run.algorithm.ppo_epochs)
     params = load_params(ready.model_folder, ready.model, mesh, _dtype(run.precision.params))
+    # A copy, because the update gives the policy's buffers away; and before a checkpoint takes the policy's place.
+    reference = jax.tree.map(jnp.copy, params) if run.algorithm.beta else None
     state = init_state(params, optimizer, mesh)
     heartbeat.beat()
-    update = _update(run, ready, mesh, optimizer, state)
+    learner = _learner(process, ready, mesh, optimizer, state, reference)
     checkpoints = Checkpoints(process.folder.checkpoints, run.checkpoint.keep) if ready.shared else None
     state, place = _begin(run, checkpoints, state, ready.train)
     heartbeat.beat()
@@ -64,9 +67,8 @@ def build(
             asker=asker,
             questions=ready.train,
             evaluation=_evaluation(process, ready, mesh, asker),
-            update=update,
+            learner=learner,
             usage=Usage(ready.model, run.batch, run.precision.compute, jax.local_devices()),
-            pad_id=_pad_id(ready),
             checkpoints=checkpoints,
             heartbeat=heartbeat,
             interrupted=interrupted,
@@ -101,17 +103,24 @@ def _begin(
     return restored, place
 
 
-def _update(run: RunConfig, ready: Ready, mesh: Mesh, optimizer: Optimizer, state: TrainState) -> Update:
-    return make_update(
-        ready.model,
+def _learner(
+    process: ProcessConfig, ready: Ready, mesh: Mesh, optimizer: Optimizer, state: TrainState, reference: Params | None
+) -> Learner:
+    run = process.run
+    settings: dict[str, Any] = {
+        "temperature": run.sampling.temperature,
+        "compute_dtype": _dtype(run.precision.compute),
+        "remat": run.precision.remat,
+    }
+    longest = run.sampling.max_length_sample
+    return Learner(
+        run,
+        process.process_index,
         mesh,
-        optimizer,
-        state,
-        algorithm=run.algorithm,
-        temperature=run.sampling.temperature,
-        longest=run.sampling.max_length_sample,
-        compute_dtype=_dtype(run.precision.compute),
-        remat=run.precision.remat,
+        _pad_id(ready),
+        make_update(ready.model, mesh, optimizer, state, algorithm=run.algorithm, longest=longest, **settings),
+        make_logprobs(ready.model, mesh, **settings),
+        reference,
     )
 
 

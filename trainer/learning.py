@@ -1,28 +1,91 @@
-"""From a step's experience to its update: advantages of all completions, and the rows that this process trains on.
+"""From a step's experience to its updates: advantages, rows, old and reference log-probabilities, epochs.
 
-In: an `Experience`. Out: `TrainRow`s in local order. It refuses to know how they are laid over devices.
+In: the state and an `Experience`. Out: the next state and the step's metrics; all processes call it together. It
+refuses to know how a reward came about, and what is done about an update that was not finite.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
+from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from trainer.contract.batch import BatchPlan
-from trainer.contract.run import Algorithm
+from trainer.contract.run import Algorithm, RunConfig
 from trainer.experience import Experience
 from trainer.grpo.advantages import batch_advantages, group_advantages
-from trainer.update import TrainRow
+from trainer.metrics import Row
+from trainer.model.decoder import Params
+from trainer.rollout import bucket
+from trainer.update import Logprobs, TrainBatch, TrainRow, TrainState, Update, build_train_batch
 
 
-def train_rows(found: Experience, plan: BatchPlan, process: int, algorithm: Algorithm) -> list[TrainRow]:
-    """The local rows with their advantages. An unscorable row teaches nothing: its tokens are left out."""
-    everywhere = step_advantages(found.table.totals, plan.group_size, algorithm)
-    advantages = local_rows(everywhere, plan, process)
-    trained = np.isfinite(found.totals)
-    if algorithm.mask_truncated:
-        trained &= np.concatenate([answers.finished for answers in found.answers])
-    asked = [(q, ids) for answers in found.answers for q, ids in zip(answers.questions, answers.token_ids, strict=True)]
-    rows = zip(asked, advantages, trained, strict=True)
-    return [TrainRow(question.token_ids, ids, float(a), bool(t)) for (question, ids), a, t in rows]
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """The compiled programs of an update with what they need of a run.
+
+    `reference` holds the frozen weights of the KL term, split like the policy's; None without one.
+    """
+
+    run: RunConfig
+    process_index: int
+    mesh: Mesh
+    pad_id: int
+    update: Update
+    logprobs: Logprobs
+    reference: Params | None
+
+    def learn(self, state: TrainState, found: Experience, beat: Callable[[], None]) -> tuple[TrainState, Row]:
+        """All updates on one batch of completions; metrics are means over them. `beat` is told each.
+
+        It ends at the first update that is not finite, which was not applied: the next would be the same.
+        """
+        batch = self._compared(state, self._batch(found))
+        beat()
+        rows: list[Row] = []
+        for _ in range(self.run.algorithm.ppo_epochs):
+            state, metrics = self.update(state, batch)
+            rows.append({f"update/{name}": float(np.asarray(value)) for name, value in metrics.items()})
+            beat()
+            if not rows[-1]["update/finite"]:
+                return state, rows[-1]
+        return state, {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def rows(self, found: Experience) -> list[TrainRow]:
+        """The local rows with their advantages. An unscorable row teaches nothing: its tokens are left out."""
+        plan, algorithm = self.run.batch, self.run.algorithm
+        everywhere = step_advantages(found.table.totals, plan.group_size, algorithm)
+        advantages = everywhere.reshape(plan.passes, plan.processes, -1)[:, self.process_index].ravel()
+        trained = np.isfinite(found.totals)
+        if algorithm.mask_truncated:
+            trained &= np.concatenate([answers.finished for answers in found.answers])
+        asked = [
+            (q, ids) for answers in found.answers for q, ids in zip(answers.questions, answers.token_ids, strict=True)
+        ]
+        rows = zip(asked, advantages, trained, strict=True)
+        return [TrainRow(question.token_ids, ids, float(a), bool(t)) for (question, ids), a, t in rows]
+
+    def _batch(self, found: Experience) -> TrainBatch:
+        longest = int(np.max(found.table.completion_tokens))
+        return build_train_batch(
+            self.rows(found),
+            self.run.batch,
+            self.mesh,
+            pad_id=self.pad_id,
+            prompt_bucket=found.prompt_bucket,
+            completion_bucket=bucket(longest, self.run.sampling.max_length_sample),
+        )
+
+    def _compared(self, state: TrainState, batch: TrainBatch) -> TrainBatch:
+        """The batch with what its log-probabilities are compared to, both before any update.
+
+        A single update needs no old ones: it begins at the old policy, where the ratio is 1.
+        """
+        if self.run.algorithm.ppo_epochs > 1:
+            batch = batch._replace(old_logprobs=self.logprobs(state.params, batch))
+        if self.reference is not None:
+            batch = batch._replace(reference_logprobs=self.logprobs(self.reference, batch))
+        return batch
 
 
 def step_advantages(totals: NDArray[np.float64], group_size: int, algorithm: Algorithm) -> NDArray[np.float32]:
@@ -33,8 +96,3 @@ def step_advantages(totals: NDArray[np.float64], group_size: int, algorithm: Alg
         return batch_advantages(rewards, scored).ravel()
     ddof = 1 if algorithm.deviation == "sample" else 0
     return group_advantages(rewards, scored, estimator=algorithm.advantage, ddof=ddof).ravel()
-
-
-def local_rows(values: NDArray[np.float32], plan: BatchPlan, process: int) -> NDArray[np.float32]:
-    """Of values [row] in the step's global order, those of one process, pass by pass."""
-    return values.reshape(plan.passes, plan.processes, -1)[:, process].ravel()

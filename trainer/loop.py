@@ -22,12 +22,13 @@ from trainer.data import QuestionSet, draw, epoch_of
 from trainer.distributed import agree_any, gather
 from trainer.evaluate import Evaluation, answer_record
 from trainer.experience import Experience, call_for, collect, table_row
-from trainer.learning import train_rows
+from trainer.learning import Learner
 from trainer.metricnames import LOSS_NEAR_ZERO
 from trainer.metrics import MetricsFile, Row, batch_row
 from trainer.model.decoder import Params
 from trainer.rollout import bucket
-from trainer.update import TrainState, Update, build_train_batch
+from trainer.spoiled import SpoiledSteps
+from trainer.update import TrainState
 from trainer.usage import Usage
 from trainer.watchdog import Heartbeat
 
@@ -52,9 +53,8 @@ class Run:
     asker: Asker
     questions: QuestionSet
     evaluation: Evaluation | None
-    update: Update
+    learner: Learner
     usage: Usage
-    pad_id: int
     checkpoints: Checkpoints | None
     heartbeat: Heartbeat
     interrupted: Callable[[], bool]
@@ -72,6 +72,7 @@ class Loop:
         self._index = run.process.process_index
         self._metrics = MetricsFile(Path(run.process.folder.metrics))
         self._pace = progress.Pace()
+        self._spoiled = SpoiledSteps(run.process)
 
     def train(self, state: TrainState, place: Place) -> ExitCode:
         """Train to the last step: DONE, or PREEMPTED where all processes agreed to stop at a safe point before it."""
@@ -105,25 +106,12 @@ class Loop:
             return None
         self._check_scorable(step, found)
         with watch.phase("update"):
-            state, measured = self._updated(state, found)
-        self._run.heartbeat.beat()
-        self._check_finite(step, measured)
+            state, measured = self._run.learner.learn(state, found, self._run.heartbeat.beat)
+        self._spoiled.check(step, measured, found, self._run.learner.rows)
         place = replace(place, step=step, cursor=place.cursor + self._plan.prompts_per_step)
         row = self._row(place, found, measured, watch)
         self._tell(row, found)
         return state, place, row
-
-    def _updated(self, state: TrainState, found: Experience) -> tuple[TrainState, Row]:
-        batch = build_train_batch(
-            train_rows(found, self._plan, self._index, self._config.algorithm),
-            self._plan,
-            self._run.mesh,
-            pad_id=self._run.pad_id,
-            prompt_bucket=found.prompt_bucket,
-            completion_bucket=self._completion_bucket(found),
-        )
-        state, metrics = self._run.update(state, batch)
-        return state, {f"update/{name}": float(np.asarray(value)) for name, value in metrics.items()}
 
     def _completion_bucket(self, found: Experience) -> int:
         return bucket(int(np.max(found.table.completion_tokens)), self._config.sampling.max_length_sample)
@@ -140,14 +128,6 @@ class Loop:
                 reason = errors[0] if errors else "see the logs of the other processes"
                 text = f"rewards[{number}]: {name} failed on all {count} completions of the first step: {reason}"
                 raise RunError(ExitCode.FAILED, f"{text}; try it with --rewards-try")
-
-    def _check_finite(self, step: int, measured: Row) -> None:
-        if not measured["update/finite"]:
-            raise RunError(
-                ExitCode.NON_FINITE,
-                f"step {step}: loss {measured['update/loss']:g}, gradient norm {measured['update/grad_norm']:g}; "
-                f"the step was not applied; lower optimizer.learning_rate ({self._config.optimizer.learning_rate:g})",
-            )
 
     def _row(self, place: Place, found: Experience, measured: Row, watch: progress.Stopwatch) -> Row:
         seconds, tokens = watch.total, float(found.table.completion_tokens.sum())

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from trainer.contract.batch import BatchPlan
 from trainer.contract.run import Algorithm
 from trainer.contract.runner import OptimizerConfig
-from trainer.mesh import replicated, rows_to_global
+from trainer.mesh import batch_sharding, replicated, rows_to_global
 from trainer.model.config import ModelConfig
 from trainer.model.decoder import Params
 from trainer.objective import Sums, Terms, loss_sums
@@ -64,6 +64,7 @@ class TrainBatch(NamedTuple):
 
 Metrics = dict[str, jax.Array]
 Update = Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]
+Logprobs = Callable[[Params, TrainBatch], jax.Array]
 
 
 class Optimizer(NamedTuple):
@@ -194,6 +195,24 @@ def make_update(
         return kept, metrics
 
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+
+
+def make_logprobs(
+    config: ModelConfig, mesh: Mesh, *, temperature: float, compute_dtype: Any, remat: Literal["none", "layer"]
+) -> Logprobs:
+    """The compiled log-probabilities of a batch's completion tokens under given weights, shaped as `old_logprobs`."""
+    score = make_scorer(config, mesh, temperature=temperature, compute_dtype=compute_dtype, remat=remat)
+
+    def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
+        width = batch.loss_mask.shape[-1]
+
+        def micro_step(_: None, rows: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
+            return None, score(params, *rows, width)[0]
+
+        found: jax.Array = jax.lax.scan(micro_step, None, (batch.tokens, batch.valid))[1]
+        return found
+
+    return jax.jit(logprobs, out_shardings=batch_sharding(mesh, row_axis=1))
 
 
 def _accumulate(

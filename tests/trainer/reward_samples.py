@@ -72,3 +72,8 @@ def hangs_after_the_first_call(completions, **kwargs):
 def short(completions, **kwargs):
     """Passes about half of what a model with random weights writes."""
     return [float(sum(map(str.isalpha, completion)) < 5) for completion in completions]
+
+
+def explodes_on_seven(prompts, completions, **kwargs):
+    """Numbers that are finite, and whose sum over the tokens of a batch is not, for one question."""
+    return [3e38 * (place % 2) if prompt.startswith("7 ") else place % 2 for place, prompt in enumerate(prompts)]

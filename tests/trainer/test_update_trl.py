@@ -23,6 +23,7 @@ from trainer.update import (
     Update,
     build_train_batch,
     init_state,
+    make_logprobs,
     make_update,
     micro_step_order,
 )
@@ -100,3 +101,18 @@ def test_the_update_meets_trl(oracles: Path, model: str, chosen: set[str]) -> No
         expected = arrays[f"grad_q_proj_layer0/{case['key']}"]
         difference = np.linalg.norm(state.opt_state["layers"]["q"][0] - expected) / np.linalg.norm(expected)
         assert difference < 1e-5, (case["key"], difference)
+
+
+def test_log_probabilities_before_the_update_are_those_of_trl(oracles: Path) -> None:
+    """Old and reference log-probabilities come from one program over the mesh: TRL's, in the batch's own layout."""
+    folder = oracles / "qwen2-tied"
+    arrays, mesh, config = dict(np.load(folder / "losses.npz")), build_mesh(PLAN), read_model_config(folder)
+    settings = {"temperature": 1.0, "compute_dtype": jnp.float32, "remat": "none"}
+    batch = batch_of(arrays, {"uses_old": False, "beta": 0.0})
+    params = load_params(folder, config, mesh, jnp.float32)
+    found = make_logprobs(config, mesh, **settings)(params, batch)
+    assert found.sharding.is_equivalent_to(batch.loss_mask.sharding, found.ndim)
+    order = micro_step_order(PLAN)
+    mask = arrays["completion_mask"][order] > 0
+    expected = arrays["per_token_logps"][order]
+    np.testing.assert_allclose(np.asarray(found)[..., : mask.shape[-1]][mask], expected[mask], rtol=1e-5)

@@ -36,6 +36,10 @@ class RunFolder:
         return self._below("eval")
 
     @property
+    def non_finite(self) -> str:
+        return self._below("non-finite")
+
+    @property
     def checkpoints(self) -> str:
         return self._below("checkpoints")
 
