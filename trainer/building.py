@@ -46,8 +46,7 @@ def build(
 ) -> tuple[Loop, TrainState, Place]:
     """Weights are read, or restored; programs are compiled when they are first used."""
     run = process.run
-    if jax.default_backend() != "cpu":  # there, a program of another machine's CPU could be loaded
-        jax.config.update("jax_compilation_cache_dir", process.folder.compile_cache)
+    _keep_programs(process)
     mesh = build_mesh(run.batch)
     optimizer = make_optimizer(run.optimizer, run.steps * run.algorithm.ppo_epochs)
     params = load_params(ready.model_folder, ready.model, mesh, _dtype(run.precision.params))
@@ -78,6 +77,11 @@ def build(
     )
     _announce(process, ready, place)
     return loop, state, place
+
+
+def _keep_programs(process: ProcessConfig) -> None:
+    if jax.default_backend() != "cpu":  # there, a program of another machine's CPU could be loaded
+        jax.config.update("jax_compilation_cache_dir", process.folder.compile_cache)
 
 
 def _begin(
