@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from trainer.arrays.truncation import Truncation
 from trainer.asking import Asker
 from trainer.checkpoint import Checkpoints, Place
 from trainer.contract.exits import ExitCode, RunError
@@ -113,6 +114,7 @@ def _learner(
     run = process.run
     settings: dict[str, Any] = {
         "temperature": run.sampling.temperature,
+        "truncation": Truncation(run.sampling.top_k, run.sampling.top_p, run.sampling.min_p),
         "compute_dtype": _dtype(run.precision.compute),
         "remat": run.precision.remat,
     }

@@ -4,13 +4,14 @@ In: the state and an `Experience`. Out: the next state and the step's metrics; a
 refuses to know how a reward came about, and what is done about an update that was not finite.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
+from trainer.asking import Answers
 from trainer.contract.run import Algorithm, RunConfig
 from trainer.experience import Experience
 from trainer.grpo.advantages import batch_advantages, group_advantages
@@ -62,8 +63,9 @@ class Learner:
         asked = [
             (q, ids) for answers in found.answers for q, ids in zip(answers.questions, answers.token_ids, strict=True)
         ]
-        rows = zip(asked, advantages, trained, strict=True)
-        return [TrainRow(question.token_ids, ids, float(a), bool(t)) for (question, ids), a, t in rows]
+        sampled = [said for answers in found.answers for said in _logprobs(answers)]
+        rows = zip(asked, advantages, trained, sampled, strict=True)
+        return [TrainRow(question.token_ids, ids, float(a), bool(t), said) for (question, ids), a, t, said in rows]
 
     def _batch(self, found: Experience) -> TrainBatch:
         longest = int(np.max(found.table.completion_tokens))
@@ -86,6 +88,10 @@ class Learner:
         if self.reference is not None:
             batch = batch._replace(reference_logprobs=self.logprobs(self.reference, batch))
         return batch
+
+
+def _logprobs(answers: Answers) -> Sequence[NDArray[np.float32] | None]:
+    return [None] * len(answers.texts) if answers.logprobs is None else answers.logprobs
 
 
 def step_advantages(totals: NDArray[np.float64], group_size: int, algorithm: Algorithm) -> NDArray[np.float32]:

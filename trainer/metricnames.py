@@ -60,6 +60,8 @@ METRICS = (
     Metric("update/clip_share", "share", "completion tokens where the clip, or the bound of CISPO, took over"),
     Metric("update/kl_old", "nats", "divergence from the policy before the first update on the batch", _LATER),
     Metric("update/kl_reference", "nats", "divergence from the frozen reference", "`train.beta` > 0"),
+    Metric("update/mismatch_k3", "nats", "divergence of the policy that the update computes from the one that sampled"),
+    Metric("update/mismatch_largest", "nats", "largest difference between the two log-probabilities of a token"),
     Metric("update/completion_tokens", "tokens", "completion tokens that were trained on"),
     Metric("update/learning_rate", "", "the learning rate of the step"),
     Metric("update/finite", "", "1 where loss and gradient were finite, so that the step was applied"),

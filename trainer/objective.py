@@ -24,7 +24,8 @@ from trainer.grpo.losses import (
 class Terms(NamedTuple):
     """What a loss is made of, [row, token] but for `advantages` [row].
 
-    `old` is None where the ratio is to this policy itself, `reference` where there is no KL term.
+    `old` is None where the ratio is to this policy itself, `reference` where there is no KL term, `rollout` where what
+    sampled the tokens did not say how likely they were to it.
     """
 
     logprobs: jax.Array
@@ -33,11 +34,13 @@ class Terms(NamedTuple):
     advantages: jax.Array
     old: jax.Array | None = None
     reference: jax.Array | None = None
+    rollout: jax.Array | None = None
 
 
 class Sums(NamedTuple):
     """`loss` over `weight` is the loss; the others are measured per token: what the KL to the old policy and to the
-    reference is, and how many tokens the clip, or CISPO's bound, took over.
+    reference is, how many tokens the clip, or CISPO's bound, took over, and how far the rollout's log-probabilities
+    are from those that this program gives the same policy: their k3 estimate, and `largest_mismatch` of all tokens.
     """
 
     loss: jax.Array
@@ -47,11 +50,17 @@ class Sums(NamedTuple):
     clipped: jax.Array
     old_divergence: jax.Array
     reference_divergence: jax.Array
+    mismatch: jax.Array
+    largest_mismatch: jax.Array
 
     @classmethod
     def nothing(cls) -> "Sums":
         amount, count = jnp.float32(0.0), jnp.int32(0)
-        return cls(amount, amount, count, amount, count, amount, amount)
+        return cls(amount, amount, count, amount, count, amount, amount, amount, amount)
+
+    def plus(self, other: "Sums") -> "Sums":
+        added: Sums = jax.tree.map(jnp.add, self, other)
+        return added._replace(largest_mismatch=jnp.maximum(self.largest_mismatch, other.largest_mismatch))
 
 
 def loss_sums(terms: Terms, algorithm: Algorithm, longest: int) -> Sums:
@@ -70,6 +79,7 @@ def loss_sums(terms: Terms, algorithm: Algorithm, longest: int) -> Sums:
         distance = divergence(log_ratio(terms.reference, logprobs, mask), algorithm.kl)
         losses += algorithm.beta * importance_weighted(distance, ratio)
         reference_divergence = jnp.where(mask, jax.lax.stop_gradient(distance), 0.0).sum()
+    gap = log_ratio(old, old if terms.rollout is None else terms.rollout, mask)
     loss, weight = aggregate(losses, mask, algorithm.aggregation, longest=longest)
     return Sums(
         loss=loss,
@@ -79,6 +89,8 @@ def loss_sums(terms: Terms, algorithm: Algorithm, longest: int) -> Sums:
         clipped=(clipped & mask).sum(dtype=jnp.int32),
         old_divergence=divergence(jax.lax.stop_gradient(token_ratio), "k3").sum(),
         reference_divergence=reference_divergence,
+        mismatch=divergence(gap, "k3").sum(),
+        largest_mismatch=jnp.abs(gap).max(),
     )
 
 

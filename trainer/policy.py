@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from trainer.arrays.logprobs import token_logprobs
+from trainer.arrays.truncation import Truncation
 from trainer.mesh import DATA
 from trainer.model.config import ModelConfig
 from trainer.model.decoder import Params, head, hidden_states
@@ -26,26 +27,43 @@ Scorer = Callable[[Params, jax.Array, jax.Array, int], tuple[jax.Array, jax.Arra
 
 
 def make_scorer(
-    config: ModelConfig, mesh: Mesh, *, temperature: float, compute_dtype: Any, remat: Literal["none", "layer"]
+    config: ModelConfig,
+    mesh: Mesh,
+    *,
+    temperature: float,
+    truncation: Truncation = Truncation(),  # noqa: B008 - frozen
+    compute_dtype: Any,
+    remat: Literal["none", "layer"],
 ) -> Scorer:
-    """Log-probabilities and entropies (nats) under softmax(logits / temperature); the gradient goes to the weights."""
+    """Log-probabilities and entropies (nats) under softmax(logits / temperature); the gradient goes to the weights.
+
+    With the `truncation` of the rollout, the policy is the truncated one: samples come from it, so it is the one that
+    a ratio to them and its gradient must be of. A ratio over the whole vocabulary would be that of another policy,
+    biased by the share of the vocabulary that was cut off at each token.
+    """
+    score_tokens = partial(token_logprobs, temperature=temperature, truncation=truncation)
     states = partial(hidden_states, config=config, mesh=mesh, compute_dtype=compute_dtype, remat=remat)
 
     def score(params: Params, tokens: jax.Array, valid: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
         positions = jnp.maximum(jnp.cumsum(valid, axis=-1, dtype=jnp.int32) - 1, 0)
         hidden = states(params, tokens=tokens, positions=positions, mask=valid)
-        return _score(hidden, params, tokens, width, mesh, temperature)
+        return _score(score_tokens, hidden, params, tokens, width, mesh)
 
     return score
 
 
 def _score(
-    hidden: jax.Array, params: Params, tokens: jax.Array, width: int, mesh: Mesh, temperature: float
+    score_tokens: Callable[..., tuple[jax.Array, jax.Array]],
+    hidden: jax.Array,
+    params: Params,
+    tokens: jax.Array,
+    width: int,
+    mesh: Mesh,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability and entropy of the completion tokens; states of the prompt never meet the head."""
     start = tokens.shape[-1] - width
     rows = -(-tokens.shape[0] // (mesh.shape["dp"] * mesh.shape["fsdp"]))
-    score = partial(token_logprobs, temperature=temperature, chunk=max(TOKENS_PER_CHUNK // rows, 1))
+    score = partial(score_tokens, chunk=max(TOKENS_PER_CHUNK // rows, 1))
 
     def score_shard(hidden: jax.Array, matrix: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         # Each shard sums its own gradient of the head over its chunks; the shards add theirs up once, where the head

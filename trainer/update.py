@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from trainer.arrays.truncation import Truncation
 from trainer.contract.batch import BatchPlan
 from trainer.contract.run import Algorithm
 from trainer.contract.runner import OptimizerConfig
@@ -35,13 +36,15 @@ class TrainState(NamedTuple):
 class TrainRow(NamedTuple):
     """One completion: token ids (with the stop token, if it ended), advantage, and whether its tokens enter the loss.
 
-    A prompt has at least one token: the first completion token is predicted from its last.
+    A prompt has at least one token: the first completion token is predicted from its last. `rollout_logprobs` are the
+    completion tokens' where they were sampled; all rows of a batch have them, or none.
     """
 
     prompt: Sequence[int]
     completion: Sequence[int]
     advantage: float
     trained: bool = True
+    rollout_logprobs: np.ndarray | None = None
 
 
 class TrainBatch(NamedTuple):
@@ -51,7 +54,8 @@ class TrainBatch(NamedTuple):
     begin at one place and their states are a plain slice. `valid` (bool) marks real tokens. `loss_mask` (bool),
     [micro_step, row, completion token], marks those that are trained on: its width is the completion bucket.
     `old_logprobs` (float32), shaped like it, are those of the policy that the ratio is taken to; None: of this one.
-    `reference_logprobs`, likewise, are those of the frozen model that a KL term keeps the policy near.
+    `reference_logprobs`, likewise, are those of the frozen model that a KL term keeps the policy near;
+    `rollout_logprobs` those that the program which sampled gave, to be compared with this one's.
     """
 
     tokens: jax.Array
@@ -60,9 +64,16 @@ class TrainBatch(NamedTuple):
     advantages: jax.Array
     old_logprobs: jax.Array | None = None
     reference_logprobs: jax.Array | None = None
+    rollout_logprobs: jax.Array | None = None
 
 
 Metrics = dict[str, jax.Array]
+"""Scalars: loss, entropy (nats per completion token), grad_norm (before clipping), clip_share, completion_tokens,
+learning_rate, finite, and, where the batch has the log-probabilities for it, kl_old: the k3 estimate of KL(old ‖ new),
+kl_reference: the algorithm's estimate of KL(new ‖ reference), mismatch_k3: the k3 estimate of KL(rollout ‖ old), which
+would be 0 if both computed alike, and mismatch_largest: the largest difference of a token.
+"""
+
 Update = Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]
 Logprobs = Callable[[Params, TrainBatch], jax.Array]
 
@@ -93,7 +104,21 @@ def build_train_batch(
     advantages = np.array([row.advantage for row in rows], np.float32)
     local = (tokens, valid, valid[:, prompt_bucket:] & trained[:, None], advantages)
     order = micro_step_order(plan)
-    return TrainBatch(*(rows_to_global(mesh, array[order], row_axis=1) for array in local))
+    batch = TrainBatch(*(rows_to_global(mesh, array[order], row_axis=1) for array in local))
+    sampled = _rollout_logprobs(rows, completion_bucket)
+    if sampled is None:
+        return batch
+    return batch._replace(rollout_logprobs=rows_to_global(mesh, sampled[order], row_axis=1))
+
+
+def _rollout_logprobs(rows: Sequence[TrainRow], width: int) -> np.ndarray | None:
+    """Float32 [row, width], 0 after each completion; None where a row has none."""
+    logprobs = np.zeros((len(rows), width), np.float32)
+    for place, row in enumerate(rows):
+        if row.rollout_logprobs is None:
+            return None
+        logprobs[place, : len(row.completion)] = row.rollout_logprobs
+    return logprobs
 
 
 def micro_step_order(plan: BatchPlan) -> np.ndarray:
@@ -166,6 +191,7 @@ def make_update(
     algorithm: Algorithm,
     temperature: float,
     longest: int,
+    truncation: Truncation = Truncation(),  # noqa: B008 - frozen
     compute_dtype: Any,
     remat: Literal["none", "layer"],
 ) -> Update:
@@ -173,18 +199,17 @@ def make_update(
 
     `longest` is the longest completion that the run allows. The gradient is summed over micro-steps in float32 and
     divided once, by the weight of the whole batch over all processes. A step whose loss or gradient is not finite
-    changes nothing and says so in `finite`. Metrics, all scalars: loss, entropy (nats per completion token),
-    grad_norm (before clipping), clip_share, completion_tokens, learning_rate, finite, and, where the batch has the
-    log-probabilities for it, kl_old: the k3 estimate of KL(old ‖ new), and kl_reference: the algorithm's estimate of
-    KL(new ‖ reference).
+    changes nothing and says so in `finite`. With the rollout's
+    `truncation` the policy is the truncated one.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-    score = make_scorer(config, mesh, temperature=temperature, compute_dtype=compute_dtype, remat=remat)
+    score = make_scorer(
+        config, mesh, temperature=temperature, truncation=truncation, compute_dtype=compute_dtype, remat=remat
+    )
 
     def micro_loss(params: Params, batch: TrainBatch) -> tuple[jax.Array, Sums]:
         logprobs, entropy = score(params, batch.tokens, batch.valid, batch.loss_mask.shape[-1])
-        compared = (batch.loss_mask, batch.advantages, batch.old_logprobs, batch.reference_logprobs)
-        sums = loss_sums(Terms(logprobs, entropy, *compared), algorithm, longest)
+        sums = loss_sums(Terms(logprobs, entropy, *batch[2:]), algorithm, longest)
         return sums.loss, sums
 
     def update(state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
@@ -198,10 +223,18 @@ def make_update(
 
 
 def make_logprobs(
-    config: ModelConfig, mesh: Mesh, *, temperature: float, compute_dtype: Any, remat: Literal["none", "layer"]
+    config: ModelConfig,
+    mesh: Mesh,
+    *,
+    temperature: float,
+    truncation: Truncation = Truncation(),  # noqa: B008 - frozen
+    compute_dtype: Any,
+    remat: Literal["none", "layer"],
 ) -> Logprobs:
     """The compiled log-probabilities of a batch's completion tokens under given weights, shaped as `old_logprobs`."""
-    score = make_scorer(config, mesh, temperature=temperature, compute_dtype=compute_dtype, remat=remat)
+    score = make_scorer(
+        config, mesh, temperature=temperature, truncation=truncation, compute_dtype=compute_dtype, remat=remat
+    )
 
     def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
         width = batch.loss_mask.shape[-1]
@@ -227,7 +260,7 @@ def _accumulate(
     def add(total: tuple[Params, Sums], micro: TrainBatch) -> tuple[tuple[Params, Sums], None]:
         gradients, sums = differentiate(params, micro)
         gradients = jax.lax.with_sharding_constraint(_in_float32(gradients), shardings)
-        return jax.tree.map(jnp.add, total, (gradients, sums)), None
+        return (jax.tree.map(jnp.add, total[0], gradients), total[1].plus(sums)), None
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
     start = (jax.lax.with_sharding_constraint(zeros, shardings), Sums.nothing())
@@ -241,6 +274,8 @@ def _metrics(gradients: Params, sums: Sums, batch: TrainBatch) -> Metrics:
     measured = {} if batch.old_logprobs is None else {"kl_old": sums.old_divergence / tokens}
     if batch.reference_logprobs is not None:
         measured["kl_reference"] = sums.reference_divergence / tokens
+    if batch.rollout_logprobs is not None:
+        measured |= {"mismatch_k3": sums.mismatch / tokens, "mismatch_largest": sums.largest_mismatch}
     return measured | {
         "loss": loss,
         "entropy": sums.entropy / tokens,

@@ -1,0 +1,69 @@
+"""What the update says about the rollout: how far their log-probabilities are apart, and of which policy they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_update import ADAMW, GRPO, MODEL, plan_of
+
+from trainer.arrays.truncation import Truncation
+from trainer.mesh import build_mesh
+from trainer.model.weights import random_params
+from trainer.objective import Sums, Terms, loss_sums
+from trainer.rollout import Rollout
+from trainer.update import TrainRow, build_train_batch, init_state, make_update
+
+PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5]]
+
+
+def test_mismatch_worked_by_hand() -> None:
+    """Ratios of e^0.1 and e^-0.3 give (e^0.1 - 1.1) + (e^-0.3 - 0.7) and 0.3; a masked token does not count."""
+    ours = jnp.log(jnp.float32([[0.2, 0.3, 0.4]]))
+    theirs = ours - jnp.float32([[0.1, -0.3, 5.0]])
+    mask = jnp.array([[True, True, False]])
+    sums = loss_sums(Terms(ours, jnp.zeros((1, 3)), mask, jnp.ones(1), rollout=theirs), GRPO, 3)
+    assert float(sums.mismatch) == pytest.approx(np.exp(0.1) - 1.1 + np.exp(-0.3) - 0.7, rel=1e-4)
+    assert float(sums.largest_mismatch) == pytest.approx(0.3, rel=1e-5)
+    both = sums.plus(sums._replace(largest_mismatch=jnp.float32(0.2)))
+    assert float(both.mismatch) == pytest.approx(2 * float(sums.mismatch))
+    assert float(both.largest_mismatch) == pytest.approx(0.3, rel=1e-5)
+    assert float(Sums.nothing().plus(sums).largest_mismatch) == pytest.approx(0.3, rel=1e-5)
+
+
+@pytest.mark.parametrize("scored_alike", [True, False])
+def test_the_update_scores_the_truncated_policy_that_sampled(sampling_of, scored_alike: bool) -> None:
+    """On a mesh and over micro-steps it agrees with the rollout; scoring the whole vocabulary instead would show."""
+    settings = {"top_k": 20, "top_p": 0.8}
+    plan = plan_of(2, 1, 2, micro_steps=2)
+    mesh = build_mesh(plan, jax.devices()[: plan.devices_per_process])
+    params = random_params(MODEL, 1, mesh, jnp.float32)
+    rollout = Rollout(
+        MODEL, mesh, sampling_of(6, 0.9, **settings), stop_ids=(3, 4), pad_id=0, compute_dtype=jnp.float32
+    )
+    done = rollout.generate(params, PROMPTS, range(2), 0, 0, 8, samples=4)
+    rows = [
+        TrainRow(
+            PROMPTS[row // 4],
+            done.tokens[row, :length].tolist(),
+            0.5,
+            rollout_logprobs=done.sampled_logprobs[row, :length],
+        )
+        for row, length in enumerate(done.lengths)
+    ]
+    state = init_state(params, ADAMW, mesh)
+    update = make_update(
+        MODEL,
+        mesh,
+        ADAMW,
+        state,
+        algorithm=GRPO,
+        temperature=0.9,
+        longest=6,
+        truncation=Truncation(**settings) if scored_alike else Truncation(),
+        compute_dtype=jnp.float32,
+        remat="layer",
+    )
+    batch = build_train_batch(rows, plan, mesh, pad_id=0, prompt_bucket=8, completion_bucket=6)
+    measured = update(state, batch)[1]
+    assert (float(measured["mismatch_largest"]) < 1e-4) == scored_alike
+    assert (float(measured["mismatch_k3"]) < 1e-6) == scored_alike
