@@ -133,6 +133,7 @@ class Loop:
         seconds, tokens = watch.total, float(found.table.completion_tokens.sum())
         devices = self._plan.processes * self._plan.devices_per_process
         row: Row = {"step": place.step, "epoch": epoch_of(len(self._run.questions), place.cursor)}
+        row |= {"data/dropped": self._run.questions.dropped, "data/truncated": self._run.questions.truncated}
         row |= table_row(found.table, self._run.asker.reward_names, self._plan.group_size) | measured
         row |= {f"time/{name}_s": spent for name, spent in watch.seconds.items()} | {"time/step_s": seconds}
         row["throughput/completion_tokens_per_s"] = tokens / seconds

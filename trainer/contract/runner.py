@@ -62,8 +62,10 @@ class LoraConfig(Section):
 
 
 class DataConfig(Section):
-    train: Text = Field("gsm8k", description="gsm8k, or a JSONL file")
-    eval: Text = Field("gsm8k", description="gsm8k, or a JSONL file")
+    train: Text = Field(
+        "gsm8k", description="gsm8k; JSONL or parquet files; or a hub id owner/name[:config][@revision]"
+    )
+    eval: Text = Field("gsm8k", description="as train; of a hub id, eval_split is asked")
     prompt_field: Text = Field("question", description="column of a row that holds the prompt: text, or messages")
     answer_field: Text = Field(
         "answer", description="column that rewards compare with; what follows #### counts, where it has that"

@@ -1,4 +1,4 @@
-"""Rows of a data set: a JSONL file, or GSM8K from the hub, comes in; one dict per row goes out.
+"""Rows of a data set: JSONL or parquet files, here or on the hub, come in; one dict per row goes out.
 
 A row that cannot be read is named by file and line: the user has to find it.
 """
@@ -8,17 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-GSM8K = "gsm8k"
-_GSM8K_REPOSITORY = "openai/gsm8k"  # https://huggingface.co/datasets/openai/gsm8k
-_GSM8K_FILES = {split: f"main/{split}-00000-of-00001.parquet" for split in ("train", "test")}
-
-
-class DataError(Exception):
-    """*path: value, rule, fix*. `permanent` is False where asking again may help: a hub that did not answer."""
-
-    def __init__(self, message: str, *, permanent: bool = True):
-        super().__init__(message)
-        self.permanent = permanent
+from trainer.data import hub
+from trainer.data.faults import DataError as DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +21,64 @@ class Row:
 
 
 def read_rows(field: str, source: str, split: str) -> list[Row]:
-    """All rows of `source`, which the configuration names at `field` (`data.train`). Raises DataError."""
-    rows = _gsm8k(field, split) if source == GSM8K else _jsonl(field, Path(source).expanduser())
+    """All rows of `source`, which the configuration names at `field` (`data.train`). Raises DataError.
+
+    `split` is for data sets of the hub; a file is one split.
+    """
+    if _is_on_hub(source):
+        files = hub.fetch(field, source, split)
+    else:
+        files = [hub.HubFile(str(path), path) for path in _paths(field, source)]
+    rows = [row for file in files for row in _read(field, file)]
     if not rows:
-        raise DataError(f"{field}: {source} holds no rows; give a file with one JSON object per line")
+        raise DataError(f"{field}: {source} holds no rows; give a file with one JSON object per line, or parquet")
     return rows
 
 
-def _jsonl(field: str, path: Path) -> list[Row]:
+def _is_on_hub(source: str) -> bool:
+    """A name that could be both is a file where there is one, and where it ends like one."""
+    if source == hub.GSM8K:
+        return True
+    path = Path(source).expanduser()
+    return not path.exists() and path.suffix not in (*hub.SUFFIXES, ".json") and hub.parse(source) is not None
+
+
+def _paths(field: str, source: str) -> list[Path]:
+    path = Path(source).expanduser()
+    if "*" not in path.name:
+        return [path]
+    found = sorted(path.parent.glob(path.name))
+    if not found:
+        raise DataError(f"{field}: no file is called like {source}; give JSONL or parquet files")
+    return found
+
+
+def _read(field: str, file: hub.HubFile) -> list[Row]:
+    if file.path.suffix == ".parquet":
+        return _parquet(field, file)
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = file.path.read_bytes().split(b"\n")
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"{field}: {path} cannot be read ({reason}); give a JSONL file, or {GSM8K}") from None
-    return [_parsed(field, f"{path} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+        raise _unreadable(field, file, error.strerror or str(error)) from None
+    return [_parsed(field, f"{file.label} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _parquet(field: str, file: hub.HubFile) -> list[Row]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        rows = parquet.ParquetFile(file.path).read().to_pylist()
+    except OSError as error:
+        raise _unreadable(field, file, error.strerror or str(error).strip().splitlines()[0]) from None
+    except ArrowException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{field}: {file.label} is not parquet ({reason}); write the file again") from None
+    return [Row(f"{file.label} row {number}", columns) for number, columns in enumerate(rows, 1)]
+
+
+def _unreadable(field: str, file: hub.HubFile, reason: str) -> DataError:
+    kinds = f"a JSONL or parquet file, a data set of the hub (owner/name), or {hub.GSM8K}"
+    return DataError(f"{field}: {file.label} cannot be read ({reason}); give {kinds}")
 
 
 def _parsed(field: str, place: str, line: bytes) -> Row:
@@ -58,25 +93,3 @@ def _parsed(field: str, place: str, line: bytes) -> Row:
         kind = type(columns).__name__
         raise DataError(f"{field}: {place} is a {kind}, and must be an object; write {{...}} with a key per column")
     return Row(place, columns)
-
-
-def _gsm8k(field: str, split: str) -> list[Row]:
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
-    from pyarrow import parquet
-
-    if split not in _GSM8K_FILES:
-        raise DataError(f"eval_split: {split!r} is no split of {GSM8K}; use {' or '.join(_GSM8K_FILES)}")
-    name = _GSM8K_FILES[split]
-    try:
-        path = hf_hub_download(_GSM8K_REPOSITORY, name, repo_type="dataset")
-    except (OSError, ValueError) as error:
-        refused = isinstance(error, (GatedRepoError, RepositoryNotFoundError, EntryNotFoundError))
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"{field}: {GSM8K} could not be fetched from {_GSM8K_REPOSITORY} on the hub ({reason}); "
-            "check the network, or give a JSONL file",
-            permanent=refused or constants.HF_HUB_OFFLINE,
-        ) from None
-    rows = parquet.read_table(path).to_pylist()
-    return [Row(f"{_GSM8K_REPOSITORY} {name} row {number}", columns) for number, columns in enumerate(rows, 1)]
