@@ -35,6 +35,8 @@ _KNOWN = "devices whose peak is known"
 METRICS = (
     Metric("step", "", "the step; 0 is the model before the first", "every row"),
     Metric("epoch", "", "how often the training data was gone through"),
+    Metric("data/dropped", "prompts", "longer than `global_length`, and left out of the training data"),
+    Metric("data/truncated", "prompts", "longer than `global_length`, of which the last tokens are asked"),
     Metric("reward/total/mean", "", "mean of the weighted sum of the rewards, over all scored completions"),
     Metric("reward/total/std", "", "its population standard deviation over completions"),
     Metric("reward/total/min", "", "the smallest total reward of a completion"),
