@@ -54,8 +54,6 @@ METRICS = (
     Metric("finish/length", "share", "completions that reached `max_length_sample` before"),
     Metric("padding/rollout", "share", "sampled token places of rows that had ended before the longest of their pass"),
     Metric("padding/update", "share", "token places of the update that hold no token"),
-    Metric("update/kl_old", "nats", "k3 from the policy that sampled, per token; where ppo_epochs is above 1"),
-    Metric("update/kl_reference", "nats", "divergence from the frozen reference per token; where beta is above 0"),
     Metric("update/loss", "", "the loss that was descended; see below"),
     Metric("update/entropy", "nats", "mean entropy of the policy per completion token"),
     Metric("update/grad_norm", "", "norm of the gradient over all parameters, before clipping"),
