@@ -14,7 +14,7 @@ help: ## List the commands
 
 setup: $(READY) ## Make the virtual environment from the lock (demo and test do it themselves)
 
-demo: $(READY) ## Train a small model with GRPO from one GRPOJob and watch its reward rise (about three minutes)
+demo: $(READY) ## Train a small model with GRPO from one GRPOJob and watch its reward rise (about a minute once set up)
 	$(BIN)/python -m examples.demo.run
 
 ##@ Develop
@@ -61,7 +61,7 @@ clean: ## Remove the virtual environment and caches
 
 $(READY): .ci/requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {v.major}.{v.minor} was found; set PYTHON=/path/to/python3.11")'
-	@echo "Setting up $(VENV) (once, about two minutes) ..."
+	@echo "Setting up $(VENV) (once, about a minute) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/requirements/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
