@@ -68,7 +68,7 @@ def build(
             questions=ready.train,
             evaluation=_evaluation(process, ready, mesh, asker),
             learner=learner,
-            usage=Usage(ready.model, run.batch, run.precision.compute, jax.local_devices()),
+            usage=_usage(run, ready),
             checkpoints=checkpoints,
             heartbeat=heartbeat,
             interrupted=interrupted,
@@ -155,6 +155,11 @@ def _evaluation(process: ProcessConfig, ready: Ready, mesh: Mesh, asker: Asker) 
     folder = Path(process.folder.evaluations)
     questions = ready.evaluation.questions
     return Evaluation(asker, Exam(questions, run.eval, run.seed, run.batch, process.process_index, folder))
+
+
+def _usage(run: RunConfig, ready: Ready) -> Usage:
+    devices = jax.local_devices()
+    return Usage(ready.model, run.batch, run.precision.compute, devices, epochs=run.algorithm.ppo_epochs)
 
 
 def _export(process: ProcessConfig, ready: Ready, heartbeat: Heartbeat) -> Callable[[Params], None] | None:

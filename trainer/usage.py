@@ -84,12 +84,13 @@ def decode_bytes(model: ModelConfig, plan: BatchPlan, prompts: Lengths, completi
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The gauge of one run. `devices` are this process's; all of a run are of one kind."""
+    """The gauge of one run. `devices` are this process's; all of a run are of one kind. `epochs` updates a step."""
 
     model: ModelConfig
     plan: BatchPlan
     compute: str
     devices: Sequence[Device]
+    epochs: int = 1
 
     def row(self, prompts: Lengths, completions: Lengths, width: int, seconds: Mapping[str, float]) -> Row:
         """Of a step with these lengths [row] in the step's order, padded to `width` tokens a row for the update."""
@@ -106,7 +107,7 @@ class Usage:
         if peak is None:
             return {}
         count = self.plan.processes * self.plan.devices_per_process
-        flops = update_flops(self.model, prompts, completions)
+        flops = update_flops(self.model, prompts, completions) * self.epochs
         read = decode_bytes(self.model, self.plan, prompts, completions, _BYTES[self.compute])
         return {
             "throughput/update_mfu": flops / (seconds["update"] * count * peak.flops),

@@ -96,3 +96,13 @@ def test_a_metric_stands_in_the_table_once() -> None:
     names = [metric.name for metric in METRICS]
     assert len(set(names)) == len(names)
     assert [name for name in names if metric_of(name).name != name] == []
+
+
+def test_every_epoch_is_work() -> None:
+    """Two updates on a batch are twice the operations of one."""
+    seconds = {"update": 2.0, "rollout": 4.0}
+    once, twice = (
+        Usage(MODEL, plan(), "bfloat16", [Chip("TPU v5 lite", 1)], epochs).row(PROMPTS, COMPLETIONS, 16, seconds)
+        for epochs in (1, 2)
+    )
+    assert twice["throughput/update_mfu"] == pytest.approx(2 * once["throughput/update_mfu"])
