@@ -46,7 +46,8 @@ def test_a_step_that_is_not_finite_ends_the_run(byte_model: Path, data: Path, tm
     )
     ended = Launched(run, tmp_path).wait()[0]
     assert (ended.code, ended.cause.name, ended.cause.step) == (7, "NonFinite", 1)
-    assert "the step was not applied; lower optimizer.learning_rate (10)" in ended.cause.message
+    assert f"the step was not applied, its batch is in {tmp_path}" in ended.cause.message
+    assert ended.cause.message.endswith("; lower optimizer.learning_rate (10)")
 
 
 def test_a_reward_that_fails_on_every_row_ends_the_first_step(byte_model: Path, data: Path, tmp_path: Path) -> None:
