@@ -199,8 +199,7 @@ def make_update(
 
     `longest` is the longest completion that the run allows. The gradient is summed over micro-steps in float32 and
     divided once, by the weight of the whole batch over all processes. A step whose loss or gradient is not finite
-    changes nothing and says so in `finite`. With the rollout's
-    `truncation` the policy is the truncated one.
+    changes nothing and says so in `finite`. With the rollout's `truncation` the policy is the truncated one.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
     score = make_scorer(
