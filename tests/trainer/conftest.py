@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Compiling is most of these tests' time; the programs are small, and run as fast unoptimised.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 sys.path.insert(0, str(Path(__file__).parent))  # the modules beside the tests are imported by name
 
 import jax
