@@ -101,7 +101,7 @@ class Launched:
                 )
             )
 
-    def wait(self, seconds: float = 240) -> list[Ended]:
+    def wait(self, seconds: float = 600) -> list[Ended]:
         try:
             told = [process.communicate(timeout=seconds) for process in self.processes]
         finally:
