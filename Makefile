@@ -38,7 +38,7 @@ lint: $(READY) ## ruff, mypy, import-linter, and whether what is generated is fr
 
 bench: $(READY) ## Ratios against a baseline in the same run, with the machine's noise
 	$(BIN)/python tests/bench/startup.py
-	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python tests/bench/step.py
+	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m tests.bench.step
 
 generate: $(READY) ## Rewrite what is generated from the types (docs/api.md, rules.md, metrics.md)
 	$(BIN)/python docs/generate.py

@@ -29,6 +29,7 @@ from trainer.mesh import build_mesh
 from trainer.model.decoder import Params
 from trainer.model.source import stop_ids
 from trainer.model.weights import load_params
+from trainer.policy import make_scorer
 from trainer.preflight import Ready
 from trainer.rollout import Rollout, StopStrings
 from trainer.update import Optimizer, TrainState, init_state, make_logprobs, make_optimizer, make_update
@@ -111,21 +112,22 @@ def _begin(
 def _learner(
     process: ProcessConfig, ready: Ready, mesh: Mesh, optimizer: Optimizer, state: TrainState, reference: Params | None
 ) -> Learner:
-    run = process.run
-    settings: dict[str, Any] = {
-        "temperature": run.sampling.temperature,
-        "truncation": Truncation(run.sampling.top_k, run.sampling.top_p, run.sampling.min_p),
-        "compute_dtype": _dtype(run.precision.compute),
-        "remat": run.precision.remat,
-    }
-    longest = run.sampling.max_length_sample
+    run, sampling = process.run, process.run.sampling
+    score = make_scorer(
+        ready.model,
+        mesh,
+        temperature=sampling.temperature,
+        truncation=Truncation(sampling.top_k, sampling.top_p, sampling.min_p),
+        compute_dtype=_dtype(run.precision.compute),
+        remat=run.precision.remat,
+    )
     return Learner(
         run,
         process.process_index,
         mesh,
         _pad_id(ready),
-        make_update(ready.model, mesh, optimizer, state, algorithm=run.algorithm, longest=longest, **settings),
-        make_logprobs(ready.model, mesh, **settings),
+        make_update(score, mesh, optimizer, state, algorithm=run.algorithm, longest=sampling.max_length_sample),
+        make_logprobs(score, mesh),
         reference,
     )
 

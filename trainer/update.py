@@ -6,7 +6,7 @@ It refuses to know where completions and advantages came from, and what is done 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from trainer.arrays.truncation import Truncation
 from trainer.contract.batch import BatchPlan
 from trainer.contract.run import Algorithm
 from trainer.contract.runner import OptimizerConfig
 from trainer.mesh import batch_sharding, replicated, rows_to_global
-from trainer.model.config import ModelConfig
 from trainer.model.decoder import Params
 from trainer.objective import Sums, Terms, loss_sums
-from trainer.policy import make_scorer
+from trainer.policy import Scorer
 
 
 class TrainState(NamedTuple):
@@ -183,28 +181,15 @@ def _initial_moments(optimizer: Optimizer, params: Params) -> optax.OptState:
 
 
 def make_update(
-    config: ModelConfig,
-    mesh: Mesh,
-    optimizer: Optimizer,
-    like: TrainState,
-    *,
-    algorithm: Algorithm,
-    temperature: float,
-    longest: int,
-    truncation: Truncation = Truncation(),  # noqa: B008 - frozen
-    compute_dtype: Any,
-    remat: Literal["none", "layer"],
+    score: Scorer, mesh: Mesh, optimizer: Optimizer, like: TrainState, *, algorithm: Algorithm, longest: int
 ) -> Update:
     """The compiled update. `like` is a state (or its shapes with shardings): what comes out is laid out like it.
 
     `longest` is the longest completion that the run allows. The gradient is summed over micro-steps in float32 and
     divided once, by the weight of the whole batch over all processes. A step whose loss or gradient is not finite
-    changes nothing and says so in `finite`. With the rollout's `truncation` the policy is the truncated one.
+    changes nothing and says so in `finite`.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
-    score = make_scorer(
-        config, mesh, temperature=temperature, truncation=truncation, compute_dtype=compute_dtype, remat=remat
-    )
 
     def micro_loss(params: Params, batch: TrainBatch) -> tuple[jax.Array, Sums]:
         logprobs, entropy = score(params, batch.tokens, batch.valid, batch.loss_mask.shape[-1])
@@ -221,19 +206,8 @@ def make_update(
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
 
 
-def make_logprobs(
-    config: ModelConfig,
-    mesh: Mesh,
-    *,
-    temperature: float,
-    truncation: Truncation = Truncation(),  # noqa: B008 - frozen
-    compute_dtype: Any,
-    remat: Literal["none", "layer"],
-) -> Logprobs:
+def make_logprobs(score: Scorer, mesh: Mesh) -> Logprobs:
     """The compiled log-probabilities of a batch's completion tokens under given weights, shaped as `old_logprobs`."""
-    score = make_scorer(
-        config, mesh, temperature=temperature, truncation=truncation, compute_dtype=compute_dtype, remat=remat
-    )
 
     def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
         width = batch.loss_mask.shape[-1]

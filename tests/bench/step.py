@@ -15,67 +15,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from trainer.contract.batch import BatchPlan, Mesh
-from trainer.contract.run import Algorithm, Sampling
+from tests.trainer.small_step import GRPO, model_of, plan_of
+from trainer.contract.run import Sampling
 from trainer.contract.runner import OptimizerConfig
 from trainer.grpo.advantages import group_advantages
 from trainer.mesh import build_mesh
-from trainer.model.config import ModelConfig
 from trainer.model.weights import random_params
+from trainer.policy import make_scorer
 from trainer.rollout import Completions, Rollout
 from trainer.update import TrainRow, TrainState, build_train_batch, init_state, make_optimizer, make_update
 
 WARM_UP, STEPS = 2, 10
 QUESTIONS, SAMPLES, NEW, LONGEST_PROMPT, MICRO_BATCH = 8, 8, 128, 128, 16
 SQUARE = 1024
-MODEL = ModelConfig(
-    model_type="qwen2",
-    layers=4,
-    hidden=256,
-    intermediate=1024,
-    heads=4,
-    kv_heads=2,
-    head_dim=64,
-    vocab=4096,
-    max_positions=512,
-    rope_theta=10000.0,
-    rms_eps=1e-6,
-    tied=True,
-    qkv_bias=True,
-    qk_norm=False,
+MODEL = model_of(
+    layers=4, hidden=256, intermediate=1024, heads=4, kv_heads=2, head_dim=64, vocab=4096, max_positions=512
 )
-PLAN = BatchPlan(
-    processes=1,
-    devices_per_process=1,
-    hosts=1,
-    slices=1,
-    mesh=Mesh(dp=1, fsdp=1, tp=1),
-    group_size=SAMPLES,
-    sequences_per_step=QUESTIONS * SAMPLES,
-    prompts_per_step=QUESTIONS,
-    prompts_per_pass_per_process=QUESTIONS,
-    passes=1,
-    sequences_per_process=QUESTIONS * SAMPLES,
-    sequences_per_micro_step=MICRO_BATCH,
-    micro_steps=QUESTIONS * SAMPLES // MICRO_BATCH,
-)
+PLAN = plan_of(rows=QUESTIONS * SAMPLES, group_size=SAMPLES, micro_steps=QUESTIONS * SAMPLES // MICRO_BATCH)
 SAMPLING = Sampling(
     global_length=LONGEST_PROMPT, max_length_sample=NEW, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, stop=()
-)
-GRPO = Algorithm(
-    advantage="grpo",
-    deviation="population",
-    loss="clip",
-    ratio="token",
-    epsilon_low=0.2,
-    epsilon_high=0.2,
-    dual_clip=None,
-    aggregation="token-mean",
-    ppo_epochs=1,
-    beta=0.0,
-    kl="k3",
-    mask_truncated=False,
-    on_non_finite="Fail",
 )
 
 
@@ -131,17 +89,8 @@ class Steps:
         self.mesh = mesh
         self.rollout = Rollout(MODEL, mesh, SAMPLING, stop_ids=(), pad_id=0, compute_dtype=jnp.float32)
         self.state: TrainState = init_state(random_params(MODEL, 0, mesh, jnp.float32), optimizer, mesh)
-        self.update = make_update(
-            MODEL,
-            mesh,
-            optimizer,
-            self.state,
-            algorithm=GRPO,
-            temperature=SAMPLING.temperature,
-            longest=NEW,
-            compute_dtype=jnp.float32,
-            remat="layer",
-        )
+        score = make_scorer(MODEL, mesh, temperature=SAMPLING.temperature, compute_dtype=jnp.float32, remat="layer")
+        self.update = make_update(score, mesh, optimizer, self.state, algorithm=GRPO, longest=NEW)
 
     def run(self, step: int) -> dict[str, float]:
         """Seconds of each phase."""

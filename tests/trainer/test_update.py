@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh as DeviceMesh
+from jax.sharding import Mesh
+from small_step import GRPO, model_of, plan_of
 
-from trainer.contract.batch import BatchPlan, Mesh
-from trainer.contract.run import Algorithm
+from trainer.contract.batch import BatchPlan
 from trainer.contract.runner import OptimizerConfig
 from trainer.mesh import build_mesh
-from trainer.model.config import ModelConfig
 from trainer.model.decoder import head, hidden_states
 from trainer.model.weights import random_params
+from trainer.policy import make_scorer
 from trainer.update import (
     Metrics,
     Optimizer,
@@ -33,57 +33,9 @@ from trainer.update import (
     make_update,
 )
 
-MODEL = ModelConfig(
-    model_type="qwen2",
-    layers=2,
-    hidden=32,
-    intermediate=48,
-    heads=4,
-    kv_heads=4,
-    head_dim=8,
-    vocab=64,
-    max_positions=64,
-    rope_theta=10000.0,
-    rms_eps=1e-6,
-    tied=True,
-    qkv_bias=True,
-    qk_norm=False,
-)
-GRPO = Algorithm(
-    advantage="grpo",
-    deviation="population",
-    loss="clip",
-    ratio="token",
-    epsilon_low=0.2,
-    epsilon_high=0.2,
-    dual_clip=None,
-    aggregation="token-mean",
-    ppo_epochs=1,
-    beta=0.0,
-    kl="k3",
-    mask_truncated=False,
-    on_non_finite="Fail",
-)
+MODEL = model_of()
 ADAMW = make_optimizer(OptimizerConfig(learning_rate=1e-2, weight_decay=0.1), updates=10)
-ROWS, PROMPT, COMPLETION, TEMPERATURE = 8, 5, 6, 0.9
-
-
-def plan_of(dp: int = 1, fsdp: int = 1, tp: int = 1, micro_steps: int = 1) -> BatchPlan:
-    return BatchPlan(
-        processes=1,
-        devices_per_process=dp * fsdp * tp,
-        hosts=1,
-        slices=1,
-        mesh=Mesh(dp=dp, fsdp=fsdp, tp=tp),
-        group_size=4,
-        sequences_per_step=ROWS,
-        prompts_per_step=2,
-        prompts_per_pass_per_process=2,
-        passes=1,
-        sequences_per_process=ROWS,
-        sequences_per_micro_step=ROWS // micro_steps,
-        micro_steps=micro_steps,
-    )
+PROMPT, COMPLETION, TEMPERATURE = 5, 6, 0.9
 
 
 def rows(seed: int = 0) -> list[TrainRow]:
@@ -92,7 +44,7 @@ def rows(seed: int = 0) -> list[TrainRow]:
     lengths = [(1, COMPLETION), (PROMPT, 1), (3, 4)]
     return [
         TrainRow(draw.integers(3, MODEL.vocab, prompt).tolist(), draw.integers(3, MODEL.vocab, completion).tolist(), a)
-        for (prompt, completion), a in zip(itertools.cycle(lengths), draw.normal(size=ROWS).tolist(), strict=False)
+        for (prompt, completion), a in zip(itertools.cycle(lengths), draw.normal(size=8).tolist(), strict=False)
     ]
 
 
@@ -101,7 +53,7 @@ class Step:
     """An update, compiled for one layout, with the state it starts from."""
 
     plan: BatchPlan
-    mesh: DeviceMesh
+    mesh: Mesh
     state: TrainState
     update: Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]
 
@@ -124,17 +76,8 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
 def compiled(plan: BatchPlan, optimizer: Optimizer, params_dtype: Any, compute_dtype: Any) -> Step:
     mesh = build_mesh(plan, jax.devices()[: plan.devices_per_process])
     state = init_state(random_params(MODEL, 1, mesh, params_dtype), optimizer, mesh)
-    update = make_update(
-        MODEL,
-        mesh,
-        optimizer,
-        state,
-        algorithm=GRPO,
-        temperature=TEMPERATURE,
-        longest=COMPLETION,
-        compute_dtype=compute_dtype,
-        remat="layer",
-    )
+    score = make_scorer(MODEL, mesh, temperature=TEMPERATURE, compute_dtype=compute_dtype, remat="layer")
+    update = make_update(score, mesh, optimizer, state, algorithm=GRPO, longest=COMPLETION)
     return Step(plan, mesh, state, update)
 
 
@@ -296,7 +239,7 @@ def test_states_of_the_prompt_never_meet_the_head() -> None:
     """Logits exist for the completion's places only: no array of the program is [row, more places, vocabulary]."""
     step = step_of(plan_of(), keep_gradients())
     text = step.update.lower(step.state, step.batch()).as_text()
-    widths = {int(width) for width in re.findall(rf"tensor<{ROWS}x(\d+)x{MODEL.vocab}xf32>", text)}
+    widths = {int(width) for width in re.findall(rf"tensor<8x(\d+)x{MODEL.vocab}xf32>", text)}
     assert widths == {COMPLETION}
 
 

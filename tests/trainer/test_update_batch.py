@@ -5,30 +5,13 @@ import re
 import jax
 import numpy as np
 import pytest
+from small_step import plan_of
 
-from trainer.contract.batch import BatchPlan, Mesh
+from trainer.contract.batch import BatchPlan
 from trainer.mesh import build_mesh
 from trainer.update import TrainBatch, TrainRow, build_train_batch, micro_step_order
 
 COLLECTIVES = r" (all-to-all|all-reduce|all-gather|collective-permute|reduce-scatter)(?:-start)?\("
-
-
-def plan_of(rows: int, micro_steps: int, dp: int = 1, fsdp: int = 1, tp: int = 1) -> BatchPlan:
-    return BatchPlan(
-        processes=1,
-        devices_per_process=dp * fsdp * tp,
-        hosts=1,
-        slices=1,
-        mesh=Mesh(dp=dp, fsdp=fsdp, tp=tp),
-        group_size=rows,
-        sequences_per_step=rows,
-        prompts_per_step=1,
-        prompts_per_pass_per_process=1,
-        passes=1,
-        sequences_per_process=rows,
-        sequences_per_micro_step=rows // micro_steps,
-        micro_steps=micro_steps,
-    )
 
 
 def batch_of(rows: list[TrainRow], plan: BatchPlan) -> TrainBatch:
@@ -39,7 +22,7 @@ def batch_of(rows: list[TrainRow], plan: BatchPlan) -> TrainBatch:
 def test_prompts_end_and_completions_begin_at_one_place() -> None:
     """Prompts are padded on the left, completions on the right; the mask holds trained completion tokens only."""
     rows = [TrainRow([1, 2], [3, 4, 5], 0.5), TrainRow([6, 7, 8], [1, 2, 3, 4], -1.0, trained=False)]
-    batch = batch_of(rows, plan_of(2, 1))
+    batch = batch_of(rows, plan_of(rows=2, group_size=2))
     assert batch.tokens.tolist() == [[[9, 1, 2, 3, 4, 5, 9], [6, 7, 8, 1, 2, 3, 4]]]
     assert batch.valid.tolist() == [[[False, True, True, True, True, True, False], [True] * 7]]
     assert batch.loss_mask.tolist() == [[[True, True, True, False], [False] * 4]]
@@ -49,7 +32,7 @@ def test_prompts_end_and_completions_begin_at_one_place() -> None:
 
 def test_a_pad_id_inside_a_row_is_a_token_like_any_other() -> None:
     """Masks come from lengths, never from the pad id."""
-    batch = batch_of([TrainRow([9], [9, 9], 1.0)], plan_of(1, 1))
+    batch = batch_of([TrainRow([9], [9, 9], 1.0)], plan_of(rows=1, group_size=1))
     assert batch.valid.sum() == 3
     assert batch.loss_mask.tolist() == [[[True, True, False, False]]]
 
@@ -58,7 +41,7 @@ def test_a_pad_id_inside_a_row_is_a_token_like_any_other() -> None:
 def test_every_row_stays_with_its_shard(dp: int, fsdp: int, tp: int, micro_steps: int) -> None:
     """Shard s trains on the s-th block of the local rows, over all micro-steps, each row exactly once."""
     rows, shards = 16, dp * fsdp
-    plan = plan_of(rows, micro_steps, dp, fsdp, tp)
+    plan = plan_of(dp, fsdp, tp, micro_steps, rows=rows)
     batch = batch_of([TrainRow([1], [2], float(place)) for place in range(rows)], plan)
     assert batch.advantages.shape == (micro_steps, rows // micro_steps)
     assert sorted(np.asarray(batch.advantages).ravel()) == list(range(rows))
@@ -71,7 +54,7 @@ def test_every_row_stays_with_its_shard(dp: int, fsdp: int, tp: int, micro_steps
 
 def test_a_micro_step_is_a_slice_without_communication() -> None:
     """Cutting any micro-step out of the batch on 4 shards × 2 compiles to no collective, and stays on the shards."""
-    plan = plan_of(16, 2, 2, 2, 2)
+    plan = plan_of(2, 2, 2, 2, rows=16)
     batch = batch_of([TrainRow([1], [2], float(place)) for place in range(16)], plan)
     cut = jax.jit(lambda batch, number: jax.tree.map(lambda leaf: leaf[number], batch))
     assert re.findall(COLLECTIVES, cut.lower(batch, 0).compile().as_text()) == []
@@ -84,4 +67,4 @@ def test_a_micro_step_is_a_slice_without_communication() -> None:
 
 def test_order_of_a_process_is_of_its_own_rows() -> None:
     """8 rows of one process with 2 shards in 2 micro-steps: each takes half of either shard's block."""
-    assert micro_step_order(plan_of(8, 2, 1, 2, 1)).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert micro_step_order(plan_of(1, 2, 1, 2)).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]

@@ -14,64 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_step
+from small_step import GRPO, model_of
 
-from trainer.contract.batch import BatchPlan, Mesh
-from trainer.contract.run import Algorithm
+from trainer.contract.batch import BatchPlan
 from trainer.contract.runner import OptimizerConfig
 from trainer.mesh import build_mesh, replicated
-from trainer.model.config import ModelConfig
 from trainer.model.weights import random_params
+from trainer.policy import make_scorer
 from trainer.update import TrainRow, build_train_batch, init_state, make_optimizer, make_update
 
-MODEL = ModelConfig(
-    model_type="qwen2",
-    layers=2,
-    hidden=16,
-    intermediate=32,
-    heads=2,
-    kv_heads=2,
-    head_dim=8,
-    vocab=32,
-    max_positions=64,
-    rope_theta=10000.0,
-    rms_eps=1e-6,
-    tied=True,
-    qkv_bias=True,
-    qk_norm=False,
-)
-GRPO = Algorithm(
-    advantage="grpo",
-    deviation="population",
-    loss="clip",
-    ratio="token",
-    epsilon_low=0.2,
-    epsilon_high=0.2,
-    dual_clip=None,
-    aggregation="token-mean",
-    ppo_epochs=1,
-    beta=0.0,
-    kl="k3",
-    mask_truncated=False,
-    on_non_finite="Fail",
-)
+MODEL = model_of(hidden=16, intermediate=32, heads=2, kv_heads=2, vocab=32)
 
 
 def plan_of(processes: int) -> BatchPlan:
-    return BatchPlan(
-        processes=processes,
-        devices_per_process=8 // processes,
-        hosts=processes,
-        slices=1,
-        mesh=Mesh(dp=2, fsdp=2, tp=2),
-        group_size=4,
-        sequences_per_step=8,
-        prompts_per_step=2,
-        prompts_per_pass_per_process=2 // processes,
-        passes=1,
-        sequences_per_process=8 // processes,
-        sequences_per_micro_step=4 // processes,
-        micro_steps=2,
-    )
+    return small_step.plan_of(2, 2, 2, micro_steps=2, processes=processes)
 
 
 def rows() -> list[TrainRow]:
@@ -91,8 +48,8 @@ def train(plan: BatchPlan, process: int) -> dict[str, Any]:
     """Metrics of two updates, and the sum and the sum of squares of each parameter after them."""
     mesh, optimizer = build_mesh(plan), make_optimizer(OptimizerConfig(learning_rate=1e-2), updates=2)
     state = init_state(random_params(MODEL, 1, mesh, jnp.float32), optimizer, mesh)
-    settings = {"temperature": 1.0, "longest": 6, "compute_dtype": jnp.float32, "remat": "none"}
-    update = make_update(MODEL, mesh, optimizer, state, algorithm=GRPO, **settings)
+    score = make_scorer(MODEL, mesh, temperature=1.0, compute_dtype=jnp.float32, remat="none")
+    update = make_update(score, mesh, optimizer, state, algorithm=GRPO, longest=6)
     share = plan.sequences_per_process
     mine = rows()[process * share : (process + 1) * share]
     result: dict[str, Any] = {"metrics": []}

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_update import ADAMW, GRPO, MODEL, plan_of
+from small_step import GRPO, plan_of
+from test_update import ADAMW, MODEL
 
 from trainer.arrays.truncation import Truncation
 from trainer.mesh import build_mesh
 from trainer.model.weights import random_params
 from trainer.objective import Sums, Terms, loss_sums
+from trainer.policy import make_scorer
 from trainer.rollout import Rollout
 from trainer.update import TrainRow, build_train_batch, init_state, make_update
 
@@ -51,18 +53,9 @@ def test_the_update_scores_the_truncated_policy_that_sampled(sampling_of, scored
         for row, length in enumerate(done.lengths)
     ]
     state = init_state(params, ADAMW, mesh)
-    update = make_update(
-        MODEL,
-        mesh,
-        ADAMW,
-        state,
-        algorithm=GRPO,
-        temperature=0.9,
-        longest=6,
-        truncation=Truncation(**settings) if scored_alike else Truncation(),
-        compute_dtype=jnp.float32,
-        remat="layer",
-    )
+    truncation = Truncation(**settings) if scored_alike else Truncation()
+    score = make_scorer(MODEL, mesh, temperature=0.9, truncation=truncation, compute_dtype=jnp.float32, remat="layer")
+    update = make_update(score, mesh, ADAMW, state, algorithm=GRPO, longest=6)
     batch = build_train_batch(rows, plan, mesh, pad_id=0, prompt_bucket=8, completion_bucket=6)
     measured = update(state, batch)[1]
     assert (float(measured["mismatch_largest"]) < 1e-4) == scored_alike

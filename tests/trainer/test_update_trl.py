@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_step import plan_of
 from trl_cases import algorithm_of
 
-from trainer.contract.batch import BatchPlan, Mesh
 from trainer.mesh import build_mesh, rows_to_global
 from trainer.model.config import ModelConfig, read_model_config
 from trainer.model.weights import load_params
+from trainer.policy import make_scorer
 from trainer.update import (
     Optimizer,
     TrainBatch,
@@ -28,21 +29,7 @@ from trainer.update import (
     micro_step_order,
 )
 
-PLAN = BatchPlan(
-    processes=1,
-    devices_per_process=8,
-    hosts=1,
-    slices=1,
-    mesh=Mesh(dp=2, fsdp=2, tp=2),
-    group_size=4,
-    sequences_per_step=8,
-    prompts_per_step=2,
-    prompts_per_pass_per_process=2,
-    passes=1,
-    sequences_per_process=8,
-    sequences_per_micro_step=4,
-    micro_steps=2,
-)
+PLAN = plan_of(2, 2, 2, micro_steps=2)
 KEEP_GRADIENTS = Optimizer(
     optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params),
@@ -71,8 +58,9 @@ def batch_of(arrays: dict[str, np.ndarray], case: dict[str, Any]) -> TrainBatch:
 
 
 def update_of(config: ModelConfig, like: TrainState, case: dict[str, Any], longest: int) -> Update:
-    settings = {"temperature": 1.0, "longest": longest, "compute_dtype": jnp.float32, "remat": "layer"}
-    return make_update(config, build_mesh(PLAN), KEEP_GRADIENTS, like, algorithm=algorithm_of(case), **settings)
+    mesh = build_mesh(PLAN)
+    score = make_scorer(config, mesh, temperature=1.0, compute_dtype=jnp.float32, remat="layer")
+    return make_update(score, mesh, KEEP_GRADIENTS, like, algorithm=algorithm_of(case), longest=longest)
 
 
 FEW = {
@@ -107,10 +95,10 @@ def test_log_probabilities_before_the_update_are_those_of_trl(oracles: Path) -> 
     """Old and reference log-probabilities come from one program over the mesh: TRL's, in the batch's own layout."""
     folder = oracles / "qwen2-tied"
     arrays, mesh, config = dict(np.load(folder / "losses.npz")), build_mesh(PLAN), read_model_config(folder)
-    settings = {"temperature": 1.0, "compute_dtype": jnp.float32, "remat": "none"}
     batch = batch_of(arrays, {"uses_old": False, "beta": 0.0})
     params = load_params(folder, config, mesh, jnp.float32)
-    found = make_logprobs(config, mesh, **settings)(params, batch)
+    score = make_scorer(config, mesh, temperature=1.0, compute_dtype=jnp.float32, remat="none")
+    found = make_logprobs(score, mesh)(params, batch)
     assert found.sharding.is_equivalent_to(batch.loss_mask.sharding, found.ndim)
     order = micro_step_order(PLAN)
     mask = arrays["completion_mask"][order] > 0
