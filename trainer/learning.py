@@ -15,6 +15,7 @@ from trainer.asking import Answers
 from trainer.contract.run import Algorithm, RunConfig
 from trainer.experience import Experience
 from trainer.grpo.advantages import batch_advantages, group_advantages
+from trainer.grpo.shaping import overlong_penalty
 from trainer.metrics import Row
 from trainer.model.decoder import Params
 from trainer.rollout import bucket
@@ -41,7 +42,7 @@ class Learner:
 
         It ends at the first update that is not finite, which was not applied: the next would be the same.
         """
-        batch = self._compared(state, self._batch(found))
+        batch, shaping = self._compared(state, self._batch(found)), self._shaping(found)
         beat()
         rows: list[Row] = []
         for _ in range(self.run.algorithm.ppo_epochs):
@@ -49,13 +50,19 @@ class Learner:
             rows.append({f"update/{name}": float(np.asarray(value)) for name, value in metrics.items()})
             beat()
             if not rows[-1]["update/finite"]:
-                return state, rows[-1]
-        return state, {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+                return state, rows[-1] | shaping
+        return state, {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} | shaping
+
+    def _shaping(self, found: Experience) -> Row:
+        buffer, longest = self.run.algorithm.overlong_buffer, self.run.sampling.max_length_sample
+        penalty = overlong_penalty(found.table.completion_tokens, longest, buffer)
+        return {"reward/overlong_penalty": float(penalty.mean())} if buffer else {}
 
     def rows(self, found: Experience) -> list[TrainRow]:
         """The local rows with their advantages. An unscorable row teaches nothing: its tokens are left out."""
         plan, algorithm = self.run.batch, self.run.algorithm
-        everywhere = step_advantages(found.table.totals, plan.group_size, algorithm)
+        table, longest = found.table, self.run.sampling.max_length_sample
+        everywhere = step_advantages(table.totals, table.completion_tokens, plan.group_size, longest, algorithm)
         advantages = everywhere.reshape(plan.passes, plan.processes, -1)[:, self.process_index].ravel()
         trained = np.isfinite(found.totals)
         if algorithm.mask_truncated:
@@ -94,9 +101,15 @@ def _logprobs(answers: Answers) -> Sequence[NDArray[np.float32] | None]:
     return [None] * len(answers.texts) if answers.logprobs is None else answers.logprobs
 
 
-def step_advantages(totals: NDArray[np.float64], group_size: int, algorithm: Algorithm) -> NDArray[np.float32]:
-    """Advantages [row] of all rows of the step from their `totals` [row], NaN where unscorable; group by group."""
-    rewards = totals.reshape(-1, group_size)
+def step_advantages(
+    totals: NDArray[np.float64], lengths: NDArray[np.float64], group_size: int, longest: int, algorithm: Algorithm
+) -> NDArray[np.float32]:
+    """Advantages [row] of all rows of the step, group by group, from their `totals` [row], NaN where unscorable.
+
+    `lengths` [row] are those of the completions in tokens, `longest` is the longest one allowed.
+    """
+    shaped = totals + overlong_penalty(lengths, longest, algorithm.overlong_buffer)
+    rewards = shaped.reshape(-1, group_size)
     scored = np.isfinite(rewards)
     if algorithm.advantage == "reinforce++":
         return batch_advantages(rewards, scored).ravel()

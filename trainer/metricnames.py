@@ -30,6 +30,7 @@ class Metric:
 _EVALUATED = "steps that were evaluated"
 _SAMPLED = "evaluations with several samples"
 _LATER = "batches with old log-probabilities"
+_BUFFER = "runs with an `overlong_buffer`"
 _KNOWN = "devices whose peak is known"
 
 METRICS = (
@@ -45,6 +46,7 @@ METRICS = (
     Metric("reward/*/failed", "completions", "where this reward raised or ran out of time"),
     Metric("reward/unscorable", "completions", "those without a total reward; they teach nothing"),
     Metric("reward/equal_groups", "share", "groups whose rewards are all equal: they teach nothing"),
+    Metric("reward/overlong_penalty", "", "mean of what is added to long completions' total", _BUFFER),
     Metric("length/prompt/mean", "tokens", "mean length of the prompts"),
     Metric("length/prompt/max", "tokens", "the longest prompt"),
     Metric("length/completion/mean", "tokens", "mean length of the completions, stop token included"),

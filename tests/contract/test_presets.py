@@ -64,6 +64,7 @@ def test_a_preset_is_the_numbers_of_its_paper(preset: str) -> None:
         ("dual_clip", 3.0),
         ("aggregation", "sequence-mean-token-mean"),
         ("mask_truncated", True),
+        ("overlong_buffer", 100),
     ],
 )
 def test_every_number_may_be_overridden(key: str, value: Any) -> None:
@@ -116,6 +117,15 @@ def test_the_dual_clip_lies_above_the_clip() -> None:
         "lies; use 3, or leave it out"
     ]
     assert conflicts({"dual_clip": 1.25}) == []
+
+
+def test_the_overlong_buffer_is_shorter_than_a_completion() -> None:
+    """A buffer over the whole length would punish every token; the fix is the paper's share of it."""
+    assert conflicts({"overlong_buffer": 512}) == [
+        "algorithm.overlong_buffer: 512 tokens must be fewer than rollout.max_length_sample = 512, at whose end they "
+        "lie; use 102, a fifth of it, or leave it out"
+    ]
+    assert conflicts({"overlong_buffer": 511}) == []
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -36,6 +36,7 @@ GRPO = Algorithm(
     beta=0.0,
     kl="k3",
     mask_truncated=False,
+    overlong_buffer=0,
     on_non_finite="Fail",
 )
 

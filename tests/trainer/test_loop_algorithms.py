@@ -43,7 +43,7 @@ def test_whitening_sees_the_completions_of_all_processes(byte_model: Path, data:
     """
     settings: dict[str, Any] = {
         "steps": 2,
-        "algorithm": {"preset": "reinforce++"},
+        "algorithm": {"preset": "reinforce++", "overlong_buffer": 8},
         "train": {"ppo_epochs": 2, "beta": 0.1},
         "optimizer": {"learning_rate": 1e-3, "schedule": "linear"},
         "rollout": {"batch_size": 16, "num_pre_q": 1, "global_length": 32, "max_length_sample": 16},
@@ -55,6 +55,8 @@ def test_whitening_sees_the_completions_of_all_processes(byte_model: Path, data:
         runs[name].finish()
     assert_same_training(runs["two"], runs["one"])
     first, second = runs["one"].metrics
+    # Of random tokens, nearly every completion reaches its bound, where the penalty is 1.
+    assert -1 <= first["reward/overlong_penalty"] < -0.5
     assert 0 < first["update/kl_reference"] == pytest.approx(first["update/kl_old"], rel=0.2)
     assert second["update/kl_reference"] > first["update/kl_reference"]
     rates = [row["update/learning_rate"] for row in (first, second)]
@@ -63,7 +65,14 @@ def test_whitening_sees_the_completions_of_all_processes(byte_model: Path, data:
 
 def algorithm_of(**choice: Any) -> Algorithm:
     fields = {"loss": "clip", "ratio": "token", "epsilon_low": 0.2, "epsilon_high": 0.2, "dual_clip": None}
-    fields |= {"aggregation": "token-mean", "ppo_epochs": 1, "beta": 0.0, "kl": "k3", "mask_truncated": False}
+    fields |= {
+        "aggregation": "token-mean",
+        "ppo_epochs": 1,
+        "beta": 0.0,
+        "kl": "k3",
+        "mask_truncated": False,
+        "overlong_buffer": 0,
+    }
     return Algorithm(**{"deviation": "population", "on_non_finite": "Fail", **fields, **choice})
 
 
@@ -79,8 +88,15 @@ def test_each_algorithm_asks_for_its_own_advantages() -> None:
     }
     assert len({values.tobytes() for values in expected.values()}) == len(expected)
     for (advantage, deviation), values in expected.items():
-        found = step_advantages(totals, 3, algorithm_of(advantage=advantage, deviation=deviation))
+        found = step_advantages(totals, np.ones(6), 3, 16, algorithm_of(advantage=advantage, deviation=deviation))
         assert found.tolist() == values.ravel().tolist()
+
+
+def test_a_long_completion_is_punished_before_it_is_compared() -> None:
+    """Rewards 1, 1 with lengths 12 and 14 of 16, buffer 4: the second counts 0.5, and what is unscorable stays so."""
+    algorithm = algorithm_of(advantage="dr_grpo", overlong_buffer=4)
+    totals, lengths = np.array([1.0, 1.0, 1.0, np.nan]), np.array([12.0, 14.0, 3.0, 16.0])
+    assert step_advantages(totals, lengths, 2, 16, algorithm).tolist() == [0.25, -0.25, 0, 0]
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_kept(byte_model: Path, data: Path, tmp_path: Path) -> None:

@@ -29,5 +29,6 @@ def algorithm_of(case: dict[str, Any]) -> Algorithm:
         beta=case["beta"],
         kl="k3",
         mask_truncated=False,
+        overlong_buffer=0,
         on_non_finite="Fail",
     )

@@ -33,6 +33,7 @@ class Preset:
     aggregation: Aggregation = "token-mean"
     kl: Estimate = "k3"
     mask_truncated: bool = False
+    overlong_buffer: int = 0
     has_kl: bool = True
 
 
@@ -74,6 +75,7 @@ def check_preset(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation
     yield from _defining(parsed, spelling)
     yield from _without_effect(parsed, spelling)
     yield from _dual_clip(parsed, spelling)
+    yield from _overlong_buffer(parsed, spelling)
     if parsed.knows("train.beta") and train.beta > 0 and not preset.has_kl:
         message = f"{train.beta} weighs a KL term, and the preset {name} is defined without one; leave it out"
         yield _conflict(spelling, "train.beta", train.beta, message)
@@ -132,6 +134,18 @@ def _dual_clip(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
             "of good completions lies; use 3, or leave it out"
         )
         yield _conflict(spelling, "algorithm.dual_clip", bound, message)
+
+
+def _overlong_buffer(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    """With a buffer as long as the longest completion, the first token would already be punished."""
+    buffer, longest = parsed.config.algorithm.overlong_buffer, parsed.config.rollout.max_length_sample
+    known = parsed.knows("algorithm.overlong_buffer", "rollout.max_length_sample")
+    if known and buffer is not None and buffer >= longest:
+        message = (
+            f"{buffer} tokens must be fewer than {spelling.path('rollout.max_length_sample')} = {longest}, at whose "
+            f"end they lie; use {max(longest // 5, 1) if longest > 1 else 0}, a fifth of it, or leave it out"
+        )
+        yield _conflict(spelling, "algorithm.overlong_buffer", buffer, message)
 
 
 def _conflict(spelling: Spelling, path: str, value: object, message: str) -> Violation:

@@ -97,6 +97,7 @@ class Algorithm(Resolved):
     beta: float
     kl: Estimate
     mask_truncated: bool
+    overlong_buffer: int
     on_non_finite: Literal["Fail", "Skip"]
 
 
@@ -319,6 +320,7 @@ def _resolved_algorithm(config: RunnerConfig) -> Algorithm:
         beta=train.beta,
         kl=preset.kl,
         mask_truncated=preset.mask_truncated,
+        overlong_buffer=preset.overlong_buffer,
         on_non_finite=train.on_non_finite,
     )
 

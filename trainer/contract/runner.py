@@ -132,6 +132,9 @@ class AlgorithmConfig(Section):
     mask_truncated: bool | None = Field(
         None, description="completions that were cut off do not enter the loss; null = the preset's"
     )
+    overlong_buffer: Annotated[int, Field(ge=0, le=MAX_LENGTH)] | None = Field(
+        None, description="last tokens of the longest completion over which the reward falls by 1; null or 0 = off"
+    )
 
 
 class TrainConfig(Section):
