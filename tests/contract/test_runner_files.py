@@ -32,6 +32,8 @@ def test_a_ready_configuration_resolves_on_the_machines_it_names(file: str) -> N
         assert plan is not None
         numbers = (plan.sequences_per_step, plan.prompts_per_pass_per_process, plan.passes, plan.micro_steps)
         assert numbers == expected
+    prompt = parsed.config.data.system_prompt or ""
+    assert all(tag in prompt for tag in ("<think>", "</think>", "<answer>", "</answer>")), "rewarded, and not asked for"
 
 
 def test_the_well_known_configuration_derives_its_accumulation() -> None:

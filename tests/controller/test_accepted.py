@@ -40,6 +40,17 @@ def test_a_ready_job_is_valid_and_says_what_it_needs(path: Path) -> None:
     assert "# Memory: " in comment
 
 
+@pytest.mark.parametrize("path", [*READY_JOBS, ROOT / "controller/data/job.yaml"], ids=lambda path: path.stem)
+def test_a_ready_job_tells_the_model_what_its_rewards_look_for(path: Path) -> None:
+    """Where tags are rewarded the system prompt names them: a form that nobody asked for is never sampled."""
+    (document,) = judge_files([str(path)], ())
+    assert document.resolved is not None
+    run = document.resolved.run
+    rewarded = {reward.name for reward in run.rewards} & {"format", "tags"}
+    assert rewarded
+    assert all(tag in (run.data.system_prompt or "") for tag in ("<think>", "</think>", "<answer>", "</answer>"))
+
+
 @pytest.mark.parametrize("path", READY_JOBS, ids=lambda path: path.stem)
 def test_a_ready_job_on_chips_leaves_room_for_activations(path: Path) -> None:
     """Weights, gradients and AdamW's moments in float32, sharded as the mesh says, take at most half of a chip."""
