@@ -54,8 +54,7 @@ def output_warnings(job: GRPOJob) -> Iterator[Violation]:
 
 
 def _saves(job: GRPOJob) -> bool:
-    checkpoint = job.runner.config.checkpoint
-    return job.runner.knows("checkpoint.every_steps") and (checkpoint.every_steps > 0 or checkpoint.every_minutes > 0)
+    return job.runner.knows("checkpoint") and job.runner.config.checkpoint.saves
 
 
 def _may_be_stopped(job: GRPOJob) -> str | None:

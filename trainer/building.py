@@ -95,10 +95,10 @@ def _begin(
         return state, start
     if run.checkpoint.resume == "Never":
         checkpoints.clear()
-    step = checkpoints.latest()
-    if step is None:
+    found = checkpoints.restore_newest(state)
+    if found is None:
         return state, start
-    restored, place = checkpoints.restore(step, state)
+    restored, place = found
     if place.data != start.data:
         raise RunError(
             ExitCode.FAILED,

@@ -1,21 +1,40 @@
-"""Checkpoints by Orbax: the state of training and the place in the data, committed whole or not at all.
+"""Checkpoints: the state of training and the place in the data, committed whole or not at all.
 
-In: a TrainState and a Place. Out: the same, bit for bit, on the same mesh. It refuses to know when to save.
+In: a TrainState and a Place. Out: the same, bit for bit, on any mesh. Orbax writes and reads the arrays; `committed.py`
+tells which checkpoints count. It refuses to know when to save.
 """
 
+import asyncio
 import hashlib
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import logging
+import math
+import shutil
+from collections.abc import Callable, Container, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
-from trainer.distributed import gather
+from trainer import committed
+from trainer.committed import DamagedError, Marker
+from trainer.contract.exits import ExitCode, RunError
+from trainer.distributed import gather, together
+
+log = logging.getLogger("trainer")
 
 State = TypeVar("State")
+Result = TypeVar("Result")
+
+_STATE = "state"
+_NONE = -1
+_TOLD = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,50 +49,189 @@ class Place:
     data: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """A checkpoint that is not committed yet; `written` is done when this process's part is on the disk."""
+
+    place: Place
+    score: float | None
+    written: "Future[Any]"
+
+
 class Checkpoints:
-    """The newest `keep` checkpoints below `folder`, which all processes share. All call each method together."""
+    """The checkpoints of a run below `folder`, which all processes share. All call each method together.
+
+    The newest `keep` stay, and the best. `failed` counts the saves of this attempt that could not be made.
+    """
 
     def __init__(self, folder: str, keep: int) -> None:
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            create=True,
-            cleanup_tmp_directories=True,
-            # On a CPU, "copied to the host" is the buffer itself, which the next update gives away.
-            enable_async_checkpointing=jax.default_backend() != "cpu",
-        )
-        self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
+        self._folder = epath.Path(folder).absolute()
+        self._keep = keep
+        self._arrays = ocp.StandardCheckpointHandler()
+        self._waiting = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: _Writing | None = None
+        self.newest: int | None = None
+        self.failed = 0
+        self._first(self._tidy)
 
-    def latest(self) -> int | None:
-        """The newest committed step, as process 0 sees it: a shared folder may show others an older listing."""
-        step = self._manager.latest_step()
-        newest = int(gather(np.array(-1 if step is None else step, np.int64))[0])
-        return None if newest < 0 else newest
+    def save(self, state: Any, place: Place, score: float | None = None) -> None:
+        """Begin to save: `state` is copied to the host, and its buffers may be given away.
 
-    def save(self, state: Any, place: Place) -> None:
-        """Begin to save; on an accelerator it goes on while training does."""
-        if place.step in self._manager.all_steps():
+        A save that fails is told and counted, and leaves the older checkpoints as they are.
+        """
+        self.finish()
+        if self.newest == place.step:
             return
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), place=ocp.args.JsonSave(asdict(place)))
-        self._manager.save(place.step, args=items, force=True)
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        try:
+            self._first(lambda: self._make_room(place.step, size))
+        except RunError as error:
+            self._give_up(place.step, error)
+            return
+        self._writing = _Writing(place, score, self._write(self._folder / str(place.step) / _STATE, state))
 
-    def restore(self, step: int, like: State) -> tuple[State, Place]:
-        """The saved state, laid out like `like`: a state, or its shapes with shardings."""
-        shapes = jax.tree.map(_shape, like)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(shapes), place=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=items)
-        return restored.state, Place(**restored.place)
+    def poll(self) -> None:
+        """Commit what `save` began, where all processes have written it."""
+        if self._writing is not None and gather(np.array(self._writing.written.done())).all():
+            self._conclude(self._writing)
+
+    def finish(self) -> None:
+        """Wait until what `save` began is committed, or has failed."""
+        if self._writing is not None:
+            wait([self._writing.written])
+            self._conclude(self._writing)
+
+    def close(self) -> None:
+        self.finish()
+        self._waiting.shutdown()
+        self._arrays.close()
+
+    def restore_newest(self, like: State) -> tuple[State, Place] | None:
+        """The newest checkpoint that is whole, laid out like `like`: a state, or its shapes with shardings.
+
+        Damaged ones are told and deleted: the run makes their steps again. None where none was ever committed. Raises
+        RunError: CONTRACT_VERSION, INPUT_NOT_REACHABLE where all are damaged.
+        """
+        shapes, damaged = jax.tree.map(_shape, like), list[int]()
+        while (step := self._newest_but(damaged)) is not None:
+            try:
+                restored = together(partial(self._restore, step, shapes))
+            except RunError as error:
+                if error.code is not ExitCode.FAILED:
+                    raise
+                damaged.append(step)
+                log.warning("checkpoint %s is damaged: %s", self._folder / str(step), error.message)
+                continue
+            self._first(lambda: self._remove(damaged))
+            self.newest = restored[1].step
+            return restored
+        if damaged:
+            raise RunError(
+                ExitCode.INPUT_NOT_REACHABLE,
+                f"output.uri: no checkpoint below {self._folder} is whole ({len(damaged)} damaged); restore the "
+                "folder, or start afresh with --new-run or checkpoint.resume: Never",
+                agreed=True,
+            )
+        return None
+
+    def best_score(self) -> float:
+        """The highest score of a committed checkpoint, minus infinity where none has one."""
+        found = self._first(lambda: list(committed.readable_markers(self._folder))) or []
+        highest = max((marker.score for marker in found if marker.score is not None), default=-math.inf)
+        return float(gather(np.array(highest, np.float64))[0])
 
     def clear(self) -> None:
         """Forget every checkpoint: the run begins again."""
-        for step in self._manager.all_steps():
-            self._manager.delete(step)
+        self._first(lambda: self._remove(committed.committed_steps(self._folder)))
+        self.newest = None
 
-    def wait(self) -> None:
-        """Until what `save` began is committed."""
-        self._manager.wait_until_finished()
+    # --- what process 0 does for all
 
-    def close(self) -> None:
-        self._manager.close()
+    def _first(self, action: Callable[[], Result]) -> Result | None:
+        """Let process 0 act, and all wait for it; its error is that of all."""
+        return together(lambda: action() if jax.process_index() == 0 else None)
+
+    def _tidy(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        committed.remove_uncommitted(self._folder)
+
+    def _make_room(self, step: int, size: int) -> None:
+        """An empty folder for the step on a disk that can hold it: a full one would fail everything that is written."""
+        checkpoint = self._folder / str(step)
+        if checkpoint.exists():
+            committed.remove(checkpoint)
+        (checkpoint / _STATE).mkdir(parents=True)
+        free = _free_bytes(self._folder)
+        if free is not None and free < size:
+            raise RunError(ExitCode.FAILED, f"it needs {size:,} bytes")
+
+    def _commit(self, writing: _Writing) -> None:
+        checkpoint = self._folder / str(writing.place.step)
+        self._arrays.finalize(checkpoint / _STATE)
+        place = writing.place
+        marker = Marker(place.step, place.cursor, place.data, writing.score, committed.sizes(checkpoint))
+        committed.commit(checkpoint, marker)
+        self._remove(committed.superfluous(list(committed.readable_markers(self._folder)), self._keep))
+
+    def _remove(self, steps: Iterable[int]) -> None:
+        for step in steps:
+            committed.remove(self._folder / str(step))
+
+    # --- what all do
+
+    def _newest_but(self, damaged: Container[int]) -> int | None:
+        steps = self._first(lambda: [step for step in committed.committed_steps(self._folder) if step not in damaged])
+        newest = int(gather(np.array(steps[-1] if steps else _NONE, np.int64))[0])
+        return None if newest == _NONE else newest
+
+    def _restore(self, step: int, shapes: Any) -> tuple[Any, Place]:
+        checkpoint = self._folder / str(step)
+        try:
+            # One process looks at the sizes for all: a folder in a bucket is slow to list.
+            marker = (committed.read_marker if jax.process_index() else committed.read_whole)(checkpoint)
+        except DamagedError as error:
+            raise RunError(ExitCode.FAILED, str(error)) from error
+        state = self._arrays.restore(checkpoint / _STATE, args=ocp.args.StandardRestore(shapes))
+        return state, Place(marker.step, marker.cursor, marker.data)
+
+    def _write(self, folder: epath.Path, state: Any) -> "Future[Any]":
+        """Copy to the host, and write from there. On a CPU the copy is the buffer; JAX then does not give it away."""
+        failed = Future[Any]()
+        try:
+            parts = asyncio.run(self._arrays.async_save(folder, args=ocp.args.StandardSave(state))) or []
+        except Exception as error:
+            failed.set_exception(error)
+            return failed
+        return self._waiting.submit(lambda: [part.result() for part in parts])
+
+    def _conclude(self, writing: _Writing) -> None:
+        self._writing = None
+        try:
+            together(writing.written.result)
+            self._first(lambda: self._commit(writing))
+        except RunError as error:
+            self._give_up(writing.place.step, error)
+            return
+        self.newest = writing.place.step
+
+    def _give_up(self, step: int, error: RunError) -> None:
+        """Tell a save that could not be made, and free what it took."""
+        self.failed += 1
+        free = _free_bytes(self._folder)
+        if jax.process_index() == 0:
+            with suppress(OSError):
+                committed.remove(self._folder / str(step))
+            left = "" if free is None else f", and {free:,} bytes are free"
+            kept = "there is none yet" if self.newest is None else f"the newest stays that of step {self.newest}"
+            text = "checkpoint of step %d could not be written to %s: %s%s; %s"
+            log.warning(text, step, self._folder, " ".join(error.message.split())[:_TOLD], left, kept)
+
+
+def _free_bytes(folder: epath.Path) -> int | None:
+    """None where it is not known: in a bucket."""
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free
+    return None
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:

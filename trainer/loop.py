@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from trainer import progress
 from trainer.asking import Asker
+from trainer.cadence import Cadence
 from trainer.checkpoint import Checkpoints, Place, fingerprint
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.process import ProcessConfig
@@ -73,6 +74,7 @@ class Loop:
         self._metrics = MetricsFile(Path(run.process.folder.metrics))
         self._pace = progress.Pace()
         self._spoiled = SpoiledSteps(run.process)
+        self._cadence = Cadence(run.process.run.checkpoint)
 
     def train(self, state: TrainState, place: Place) -> ExitCode:
         """Train to the last step: DONE, or PREEMPTED where all processes agreed to stop at a safe point before it."""
@@ -91,6 +93,8 @@ class Loop:
 
     def _stops(self) -> bool:
         self._run.heartbeat.beat()
+        if self._run.checkpoints is not None:
+            self._run.checkpoints.poll()
         return agree_any(self._run.interrupted())
 
     # --- one step
@@ -168,11 +172,12 @@ class Loop:
     def _conclude(self, state: TrainState, place: Place, row: Row) -> bool:
         """Evaluation, the row of metrics, a checkpoint; False where the evaluation was interrupted."""
         evaluated: Row | None = self._evaluated(state, place) if self._evaluates(place.step) else {}
+        row |= evaluated or {}
+        score, checkpoints = self._cadence.score_of(row), self._run.checkpoints
+        if checkpoints is not None and self._cadence.is_due(place.step, score, checkpoints.best_score):
+            row |= self._save(state, place, score)
         if not self._index:
-            self._metrics.write(row | (evaluated or {}))
-        every = self._config.checkpoint.every_steps
-        if every and place.step % every == 0:
-            self._save(state, place)
+            self._metrics.write(row)
         self._run.on_step(place.step)
         return evaluated is not None
 
@@ -207,33 +212,49 @@ class Loop:
             log.info("evaluation after step %d | %s | %.1f s", place.step, ", ".join([text, *solved]), watch.total)
         return row if row is None else row | {"time/evaluation_s": watch.total}
 
-    def _save(self, state: TrainState, place: Place) -> None:
-        if self._run.checkpoints is not None:
-            self._run.checkpoints.save(state, place)
-            self._run.heartbeat.beat()
+    def _save(self, state: TrainState, place: Place, score: float | None = None) -> Row:
+        """Begin to save; the time that it took from training, and how many saves have failed."""
+        if self._run.checkpoints is None:
+            return {}
+        watch = progress.Stopwatch()
+        self._run.checkpoints.save(state, place, score)
+        self._cadence.saved()
+        self._run.heartbeat.beat()
+        return {"time/checkpoint_s": watch.total, "checkpoint/failed": self._run.checkpoints.failed}
 
     def _stopped(self, state: TrainState, place: Place) -> ExitCode:
-        saves = self._run.checkpoints is not None
         if place.step:
             self._save(state, place)
-        self._close()
-        kept = " and saved" if saves else ", nothing saved: the processes share no folder"
-        text = f"{kept}; {_told(state)}" if place.step else ""
-        log.info("stopped after step %d of %d%s", place.step, self._config.steps, text)
+        log.info("stopped after step %d of %d%s", place.step, self._config.steps, self._kept(state, place))
         return ExitCode.PREEMPTED
 
+    def _kept(self, state: TrainState, place: Place) -> str:
+        """What the next attempt will find, once everything is written."""
+        checkpoints = self._close()
+        if not place.step:
+            return ""
+        if checkpoints is None:
+            return f", nothing saved: the processes share no folder; {_told(state)}"
+        if checkpoints.newest != place.step:
+            return f", and not saved: the newest checkpoint is that of step {checkpoints.newest or 0}"
+        return f" and saved; {_told(state)}"
+
     def _finished(self, state: TrainState, place: Place) -> ExitCode:
-        if self._config.checkpoint.every_steps:
+        if self._config.checkpoint.saves:
             self._save(state, place)
-        self._close()
+        checkpoints = self._close()
         if self._run.export is not None:
             self._run.export(state.params)
+        if self._config.checkpoint.saves and checkpoints is not None and checkpoints.newest != place.step:
+            text = f"the last step, {place.step}, could not be saved; free some space, and a restart makes it again"
+            raise RunError(ExitCode.FAILED, text, agreed=True)
         log.info("done: %d steps; %s", place.step, _told(state))
         return ExitCode.DONE
 
-    def _close(self) -> None:
+    def _close(self) -> Checkpoints | None:
         if self._run.checkpoints is not None:
             self._run.checkpoints.close()
+        return self._run.checkpoints
 
 
 def _told(state: TrainState) -> str:

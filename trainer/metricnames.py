@@ -32,6 +32,7 @@ _SAMPLED = "evaluations with several samples"
 _LATER = "batches with old log-probabilities"
 _BUFFER = "runs with an `overlong_buffer`"
 _KNOWN = "devices whose peak is known"
+_SAVED = "steps that were saved"
 
 METRICS = (
     Metric("step", "", "the step; 0 is the model before the first", "every row"),
@@ -71,6 +72,10 @@ METRICS = (
     Metric("time/rewards_s", "seconds", "scoring them"),
     Metric("time/update_s", "seconds", "gradients and the optimizer's step"),
     Metric("time/step_s", "seconds", "the whole step, without evaluation and checkpoint"),
+    Metric(
+        "time/checkpoint_s", "seconds", "what a checkpoint took from training; most of it is written behind", _SAVED
+    ),
+    Metric("checkpoint/failed", "checkpoints", "that could not be written in this attempt so far", _SAVED),
     Metric("throughput/completion_tokens_per_s", "tokens/s", "sampled tokens over the time of the whole step"),
     Metric("throughput/completion_tokens_per_s_per_device", "tokens/s", "the same, per device"),
     Metric("throughput/update_mfu", "share", "operations of the update's model over the devices' bf16 peak", _KNOWN),

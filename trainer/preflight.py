@@ -85,11 +85,11 @@ def _check_output(process: ProcessConfig) -> bool:
     together(lambda: outputs.make_writable(process))
     shared = not agree_any(not outputs.sees_probe_of(process, 0))
     together(lambda: outputs.remove_probe(process))
-    if process.run.checkpoint.every_steps and not shared:
+    if process.run.checkpoint.saves and not shared:
         raise RunError(
             ExitCode.INPUT_NOT_REACHABLE,
             f"output.uri: {process.run.output_uri} is not one folder for all processes, and checkpoints need that; "
-            "use a shared volume, or set checkpoint.every_steps to 0",
+            "use a shared volume, or set checkpoint.every_steps and every_minutes to 0 and best to null",
         )
     return shared
 

@@ -5,6 +5,7 @@ goes on.
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 
+from trainer.committed import MARKER, DamagedError, committed_steps, read_whole
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.run import RunConfig
 from trainer.contract.runfolder import RunFolder
@@ -26,6 +29,8 @@ from trainer.model.sharding import param_shapes, param_shardings
 from trainer.model.source import ModelNotReachableError, resolve_model
 from trainer.model.weights import load_params
 from trainer.starting import has_tpu
+
+log = logging.getLogger("trainer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +107,37 @@ def _of_run(what: str, root: Path, checkpoint: Path | None) -> Trained:
     if found is None and (Path(folders.export) / "config.json").exists():
         folder = Path(folders.export)
         return Trained(what, folder, read_model_config(folder), Checkpoint(folder).dtype, run, None)
-    if found is None or not _is_committed(found):
-        raise RunError(ExitCode.INPUT_NOT_REACHABLE, _nothing_saved(what, found, Path(folders.checkpoints)))
+    if found is None:
+        fix = "set checkpoint.every_steps, or let it get further"
+        raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"{what}: the run has no committed checkpoint; {fix}")
+    if checkpoint is not None and (fault := _check_checkpoint(checkpoint)):
+        newest = newest_checkpoint(Path(folders.checkpoints))
+        fix = "the run has no other" if newest is None else f"the newest is {newest}"
+        raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"{what}: {fault}; {fix}")
     base = _model_folder(run.model_path if revision is None else f"{run.model_path.partition('@')[0]}@{revision}")
     return Trained(what, base, read_model_config(base), run.precision.params, run, found)
 
 
-def _nothing_saved(what: str, checkpoint: Path | None, folder: Path) -> str:
-    if checkpoint is None:
-        return f"{what}: the run has no committed checkpoint; set checkpoint.every_steps, or let it get further"
-    committed = newest_checkpoint(folder)
-    fix = "the run has none" if committed is None else f"the newest is {committed}"
-    return f"{what}: is no committed checkpoint; {fix}"
-
-
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The last step that was committed below `folder`; what a killed process left half done does not count."""
-    if not folder.is_dir():
-        return None
-    with ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
-        step = manager.latest_step()
-    return None if step is None else folder / str(step)
+    """The last step below `folder` whose checkpoint was committed and is whole."""
+    for step in reversed(committed_steps(epath.Path(folder))):
+        try:
+            read_whole(epath.Path(folder) / str(step))
+            return folder / str(step)
+        except DamagedError as error:
+            log.warning("%s is damaged (%s): the one before it is used", folder / str(step), error)
+    return None
 
 
-def _is_committed(checkpoint: Path) -> bool:
-    return checkpoint.name.isdigit() and (checkpoint / "state").is_dir()
+def _check_checkpoint(checkpoint: Path) -> str | None:
+    """What is wrong with it; None where it was committed and is whole."""
+    if not (checkpoint / MARKER).exists():
+        return "is no committed checkpoint"
+    try:
+        read_whole(epath.Path(checkpoint))
+    except DamagedError as error:
+        return f"is damaged: {error}"
+    return None
 
 
 def _read_run(path: Path) -> tuple[RunConfig, str | None]:

@@ -23,8 +23,6 @@ def test_a_run_needs_a_model() -> None:
 
 NOT_BUILT = {
     "lora": {"rank": 8},
-    "checkpoint.every_minutes": 10,
-    "checkpoint.best": "reward",
     "checkpoint.init_from": {"uri": "/x"},
     "wandb_project": "p",
     "wandb_name": "n",
@@ -51,10 +49,11 @@ def test_keys_of_parts_that_are_not_built_are_refused(path: str) -> None:
 
 def test_what_is_not_built_is_told_with_its_default() -> None:
     """The fix says which value may stay."""
-    assert lines(checkpoint={"every_minutes": 5}, lora={"rank": 8}) == [
+    assert lines(checkpoint={"init_from": {"uri": "/x"}}, lora={"rank": 8}) == [
         'not-yet lora: {"rank": 8, "alpha": 32.0, " .. ules": ["q_proj", "v_proj"]} is not built yet in this version; '
         "leave it out",
-        "not-yet checkpoint.every_minutes: 5 is not built yet in this version; leave it out, or keep the default 0",
+        'not-yet checkpoint.init_from: {"uri": "/x", "step": null, "restore": "Weights"} is not built yet in this '
+        "version; leave it out",
     ]
 
 
@@ -65,6 +64,21 @@ def test_samples_of_an_evaluation_need_a_temperature() -> None:
         "use 1, or set that temperature"
     ]
     assert lines(eval={"samples": 4, "temperature": 0.6}) == []
+
+
+def test_the_best_checkpoint_is_chosen_by_a_metric_of_the_evaluations() -> None:
+    """A run without evaluations has no such metric; of a run with them, those that grow with the model are named."""
+    assert lines(checkpoint={"best": "eval/reward/total/mean"}) == [
+        'required checkpoint.best: "eval/reward/total/mean" needs evaluations; give eval_every_steps, or leave it out'
+    ]
+    assert lines(checkpoint={"best": "reward"}, eval_every_steps=5, rewards=[{"name": "correct"}]) == [
+        'range checkpoint.best: "reward" is no metric of this run\'s evaluations; use one of eval/reward/total/mean, '
+        "eval/reward/correct/mean"
+    ]
+    sampled = {"eval_every_steps": 5, "eval": {"samples": 6, "temperature": 1.0}}
+    for best in ("eval/reward/tags/mean", "eval/pass@1", "eval/pass@4", "eval/maj@6"):
+        assert lines(checkpoint={"best": best}, **sampled) == []
+    assert len(lines(checkpoint={"best": "eval/pass@3"}, **sampled)) == 1
 
 
 def test_reward_weights_are_as_many_as_rewards() -> None:

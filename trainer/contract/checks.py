@@ -14,8 +14,6 @@ from trainer.contract.violations import Spelling, Violation, shown
 
 NOT_YET = (
     "lora",
-    "checkpoint.every_minutes",
-    "checkpoint.best",
     "checkpoint.init_from",
     "wandb_project",
     "wandb_name",
@@ -34,6 +32,7 @@ def check_tree(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
     yield from _not_yet(parsed, spelling)
     yield from check_preset(parsed, spelling)
     yield from _greedy_samples(parsed, spelling)
+    yield from _best(parsed, spelling)
     if parsed.knows("rewards"):
         yield from _rewards(parsed.config.rewards, spelling)
         if parsed.knows("reward_weights"):
@@ -88,6 +87,28 @@ def _greedy_samples(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violat
             "the same; use 1, or set that temperature"
         )
         yield Violation("range", path, evaluation.samples, message)
+
+
+def _best(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    """The metric of `checkpoint.best` is one that the run's evaluations have."""
+    best, path = parsed.config.checkpoint.best, spelling.path("checkpoint.best")
+    if best is None or not parsed.knows("checkpoint.best"):
+        return
+    if parsed.knows("eval_every_steps") and not parsed.config.eval_every_steps:
+        every = spelling.path("eval_every_steps")
+        yield Violation("required", path, best, f"{shown(best)} needs evaluations; give {every}, or leave it out")
+    if parsed.knows("rewards", "eval.samples") and best not in (known := best_metrics(parsed.config)):
+        message = f"{shown(best)} is no metric of this run's evaluations; use one of {', '.join(known)}"
+        yield Violation("range", path, best, message)
+
+
+def best_metrics(config: RunnerConfig) -> list[str]:
+    """What `checkpoint.best` may name: metrics of evaluations of which more is better."""
+    names = ["total", *(reward_name(reward.name, reward.python) for reward in config.rewards)]
+    samples = config.eval.samples
+    counts = [k for k in range(1, samples + 1) if k.bit_count() == 1 or k == samples] if samples > 1 else []
+    solved = [f"eval/{kind}@{k}" for kind in ("pass", "maj") for k in counts]
+    return [f"eval/reward/{name}/mean" for name in names] + solved
 
 
 def _rewards(rewards: tuple[RewardConfig, ...], spelling: Spelling) -> Iterator[Violation]:

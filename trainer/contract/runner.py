@@ -191,11 +191,20 @@ class InitFromConfig(Section):
 
 class CheckpointConfig(Section):
     every_steps: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(0, description="0 = off")
-    every_minutes: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(0, description="0 = off")
+    every_minutes: Annotated[int, Field(ge=0, le=MAX_BATCH)] = Field(
+        0, description="0 = off; after the step during which so many have passed since the last save"
+    )
     keep: Annotated[int, Field(gt=0, le=1000)] = Field(2, description="newest checkpoints that stay")
-    best: Text | None = Field(None, description="metric by which one more checkpoint is kept")
+    best: Text | None = Field(
+        None, description="a metric of evaluations, the higher the better: the best evaluated step is saved, and stays"
+    )
     resume: Literal["Auto", "Never"] = Field("Auto", description="Never starts at step 0 in the same folder")
     init_from: InitFromConfig | None = None
+
+    @property
+    def saves(self) -> bool:
+        """Whether checkpoints are made while nothing asks the run to stop."""
+        return self.every_steps > 0 or self.every_minutes > 0 or self.best is not None
 
 
 class OutputConfig(Section):
