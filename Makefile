@@ -49,7 +49,7 @@ lock: $(READY) ## Resolve pyproject.toml anew into .ci/requirements/*.txt
 	    base) extras= ;; \
 	    controller) extras="--extra controller" ;; \
 	    trainer) extras="--extra trainer" ;; \
-	    tpu) extras="--extra trainer --extra tpu" ;; \
+	    tpu) extras="--extra trainer --extra tpu --extra tracking" ;; \
 	    dev) extras="--extra controller --extra trainer --extra dev" ;; \
 	  esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -32,6 +32,7 @@ from trainer.model.weights import load_params
 from trainer.policy import make_scorer
 from trainer.preflight import Ready
 from trainer.rollout import Rollout, StopStrings
+from trainer.tracking import Tracking
 from trainer.update import Optimizer, TrainState, init_state, make_logprobs, make_optimizer, make_update
 from trainer.usage import Usage
 from trainer.watchdog import Heartbeat
@@ -61,24 +62,23 @@ def build(
     state, place = _begin(run, checkpoints, state, ready.train)
     heartbeat.beat()
     asker = _asker(run, ready, mesh, run.sampling)
-    loop = Loop(
-        Run(
-            process=process,
-            mesh=mesh,
-            asker=asker,
-            questions=ready.train,
-            evaluation=_evaluation(process, ready, mesh, asker),
-            learner=learner,
-            usage=_usage(run, ready),
-            checkpoints=checkpoints,
-            heartbeat=heartbeat,
-            interrupted=interrupted,
-            on_step=on_step,
-            export=_export(process, ready, heartbeat),
-        )
+    built = Run(
+        process=process,
+        mesh=mesh,
+        asker=asker,
+        questions=ready.train,
+        evaluation=_evaluation(process, ready, mesh, asker),
+        learner=learner,
+        usage=_usage(run, ready),
+        tracking=Tracking.of(process),
+        checkpoints=checkpoints,
+        heartbeat=heartbeat,
+        interrupted=interrupted,
+        on_step=on_step,
+        export=_export(process, ready, heartbeat),
     )
     _announce(process, ready, place)
-    return loop, state, place
+    return Loop(built), state, place
 
 
 def _keep_programs(process: ProcessConfig) -> None:

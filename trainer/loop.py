@@ -29,6 +29,7 @@ from trainer.metrics import MetricsFile, Row, batch_row
 from trainer.model.decoder import Params
 from trainer.rollout import bucket
 from trainer.spoiled import SpoiledSteps
+from trainer.tracking import Tracking
 from trainer.update import TrainState
 from trainer.usage import Usage
 from trainer.watchdog import Heartbeat
@@ -56,6 +57,7 @@ class Run:
     evaluation: Evaluation | None
     learner: Learner
     usage: Usage
+    tracking: Tracking
     checkpoints: Checkpoints | None
     heartbeat: Heartbeat
     interrupted: Callable[[], bool]
@@ -78,6 +80,12 @@ class Loop:
 
     def train(self, state: TrainState, place: Place) -> ExitCode:
         """Train to the last step: DONE, or PREEMPTED where all processes agreed to stop at a safe point before it."""
+        try:
+            return self._train(state, place)
+        finally:
+            self._run.tracking.close()
+
+    def _train(self, state: TrainState, place: Place) -> ExitCode:
         if not self._catch_up(state, place):
             return self._stopped(state, place)
         while place.step < self._config.steps:
@@ -178,6 +186,8 @@ class Loop:
             row |= self._save(state, place, score)
         if not self._index:
             self._metrics.write(row)
+        if evaluated is not None:  # else the next attempt tells the row, when it is whole
+            self._run.tracking.write(row)
         self._run.on_step(place.step)
         return evaluated is not None
 
@@ -192,6 +202,8 @@ class Loop:
         if evaluated and not self._index:
             self._metrics.keep_up_to(place.step - 1)
             self._metrics.write(row | evaluated)
+        if evaluated is not None and not self._index:
+            self._run.tracking.begin(self._metrics.read())
         return evaluated is not None
 
     def _evaluates(self, step: int) -> bool:

@@ -21,6 +21,7 @@ from trainer.model.config import ModelConfig, UnsupportedModelError, read_model_
 from trainer.model.source import ModelNotReachableError, check_tokenizer, load_tokenizer, resolve_model
 from trainer.rewards import RewardSet
 from trainer.rewards.loading import LoadError
+from trainer.tracking import check_installed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,6 +71,7 @@ def check(process: ProcessConfig) -> Ready:
     folder, revision = _fetch_model(process, standing.model_revision)
     model, tokenizer = together(lambda: _check_model(process, folder))
     train, evaluation = together(lambda: _check_data(process, tokenizer))
+    together(lambda: check_installed(process))
     rewards = together(lambda: _check_rewards(process))
     return Ready(folder, revision, model, tokenizer, train, evaluation, rewards, shared)
 

@@ -24,8 +24,6 @@ def test_a_run_needs_a_model() -> None:
 NOT_BUILT = {
     "lora": {"rank": 8},
     "checkpoint.init_from": {"uri": "/x"},
-    "wandb_project": "p",
-    "wandb_name": "n",
     "model_path": "gs://a/b",
     "data.train": "gs://a/b",
     "data.eval": "gs://a/b",

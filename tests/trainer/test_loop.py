@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 from launching import Launched, resolved, sums
+from tracked import shown
+from wandb_server import serving
 
+from trainer.contract.run import RunConfig
 from trainer.metricnames import METRICS, metric_of
 
 EXACT = ("step", "epoch", "reward/total/mean", "reward/total/std", "length/completion/mean", "length/truncated")
@@ -137,9 +140,26 @@ def test_a_folder_of_another_run_is_refused(one_process: Launched, tmp_path: Pat
 def test_a_stopped_and_resumed_run_equals_a_whole_one(
     one_process: Launched, byte_model: Path, data: Path, tmp_path: Path
 ) -> None:
-    """SIGTERM ends with a checkpoint and exit code 10; the second attempt ends with every bit of the whole run."""
-    run = resolved(byte_model, data, tmp_path / "out", 1, 8, eval_every_steps=2, checkpoint={"every_steps": 2})
-    first = Launched(run, tmp_path, SECONDS_PER_REWARD="1")
+    """SIGTERM ends with a checkpoint and exit code 10; the second attempt ends with every bit of the whole run.
+
+    TensorBoard and Weights & Biases show the two attempts as one run, each step once.
+    """
+    tree = {"eval_every_steps": 2, "checkpoint": {"every_steps": 2}, "wandb_project": "sums"}
+    run = resolved(byte_model, data, tmp_path / "out", 1, 8, **tree)
+    with serving() as (server, environ):
+        second = _stopped_and_resumed(run, tmp_path, environ, one_process.ended[0].fingerprint)
+    kept = [name for name in one_process.metrics[3] if not name.startswith(("time/", "throughput/"))]
+    for ours, theirs in zip(second.metrics, one_process.metrics, strict=True):
+        assert {name: ours.get(name) for name in kept} == {name: theirs.get(name) for name in kept}
+    for metric in ("reward/total/mean", "eval/reward/total/mean"):
+        told = [(row["step"], row[metric]) for row in second.metrics if metric in row]
+        assert server.history(second.run_id, metric) == told
+        assert shown(second.folder / "tensorboard", metric) == [(step, pytest.approx(value)) for step, value in told]
+
+
+def _stopped_and_resumed(run: RunConfig, tmp_path: Path, environ: dict[str, str], fingerprint: str) -> Launched:
+    """The second attempt of a run that was asked to stop during its first steps."""
+    first = Launched(run, tmp_path, SECONDS_PER_REWARD="1", **environ)
     assert first.processes[0].stdout is not None
     for line in first.processes[0].stdout:
         if line.startswith("step 1/3"):
@@ -148,10 +168,8 @@ def test_a_stopped_and_resumed_run_equals_a_whole_one(
     stopped = first.wait()[0]
     assert (stopped.code, stopped.cause.name) == (10, "Preempted")
     assert stopped.cause.step in (1, 2)  # the open step may be finished first
-    second = Launched(run, tmp_path, attempt=1)
+    second = Launched(run, tmp_path, attempt=1, **environ)
     resumed = second.finish()[0]
     assert f"resuming after step {stopped.cause.step}, 3 steps" in resumed.out
-    assert resumed.fingerprint == one_process.ended[0].fingerprint
-    kept = [name for name in one_process.metrics[3] if not name.startswith(("time/", "throughput/"))]
-    for ours, theirs in zip(second.metrics, one_process.metrics, strict=True):
-        assert {name: ours.get(name) for name in kept} == {name: theirs.get(name) for name in kept}
+    assert resumed.fingerprint == fingerprint
+    return second

@@ -15,8 +15,6 @@ from trainer.contract.violations import Spelling, Violation, shown
 NOT_YET = (
     "lora",
     "checkpoint.init_from",
-    "wandb_project",
-    "wandb_name",
 )
 """Keys of parts that are not built yet: anything but the default is refused, never ignored."""
 

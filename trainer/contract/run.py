@@ -133,6 +133,8 @@ class RunConfig(Resolved):
     checkpoint: CheckpointConfig
     progress_deadline_seconds: int
     output_uri: str
+    wandb_project: str | None
+    wandb_name: str | None
     export: ExportConfig
 
     def to_json(self) -> str:
@@ -301,6 +303,8 @@ def _resolved(config: RunnerConfig, plan: BatchPlan, machine: Machine, name: str
         checkpoint=config.checkpoint,
         progress_deadline_seconds=config.progress_deadline_seconds,
         output_uri=config.output.uri or LOCAL_OUTPUT,
+        wandb_project=config.wandb_project,
+        wandb_name=config.wandb_name,
         export=config.export,
     )
 
