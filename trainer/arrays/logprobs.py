@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from trainer.arrays.products import summed_outer
 from trainer.arrays.truncation import Truncation, kept
 
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -89,7 +90,7 @@ def _score_backward(
         logits = _logits(states, head, wanted, temperature, truncation)
         slope = jnp.where(_is_target(logits, wanted), 1.0, 0.0) - jnp.exp(logits - normaliser[..., None])
         slope = (slope * (cotangent / temperature)[..., None]).astype(states.dtype)
-        head_grad = head_grad + jnp.einsum("rtv,rte->ve", slope, states, preferred_element_type=jnp.float32)
+        head_grad = head_grad + summed_outer(slope, states, jnp.float32)
         return head_grad, jnp.einsum("rtv,ve->rte", slope, head.astype(states.dtype))
 
     # Derived from the head, not made new, so that it is split over devices as the head is.

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from trainer.arrays.products import summed_outer
 from trainer.model.config import ModelConfig
 from trainer.model.rope import rotate, rotations
 from trainer.model.sharding import DATA, constrain, param_specs, without_fsdp
@@ -111,10 +112,10 @@ def decoder_layer(
     queries, keys, values = _project_heads(normed, weights, config, turn)
     attended, kept = attend(queries, keys, values)
     flat = attended.reshape(*attended.shape[:-2], config.heads * config.head_dim)
-    hidden = _pin(hidden + _matmul(flat, weights["o"]), mesh)
+    hidden = _pin(hidden + matmul(flat, weights["o"]), mesh)
     normed = rms_norm(hidden, layer["mlp_norm"], config.rms_eps)
-    gated = jax.nn.silu(_matmul(normed, weights["gate"])) * _matmul(normed, weights["up"])
-    return _pin(hidden + _matmul(gated, weights["down"]), mesh), kept
+    gated = jax.nn.silu(matmul(normed, weights["gate"])) * matmul(normed, weights["up"])
+    return _pin(hidden + matmul(gated, weights["down"]), mesh), kept
 
 
 def gathered(layer: Layer, config: ModelConfig, mesh: jax.sharding.Mesh | None, dtype: Any) -> Layer:
@@ -151,7 +152,7 @@ def _project_heads(
     normed: jax.Array, weights: Layer, config: ModelConfig, turn: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     def project(name: str, heads: int) -> jax.Array:
-        flat = _matmul(normed, weights[name])
+        flat = matmul(normed, weights[name])
         if config.qkv_bias:
             flat = flat + jnp.expand_dims(weights[f"{name}_bias"], tuple(range(flat.ndim - 1)))
         return flat.reshape(*flat.shape[:-1], heads, config.head_dim)
@@ -163,9 +164,22 @@ def _project_heads(
     return rotate(queries, *turn), rotate(keys, *turn), values
 
 
-def _matmul(inputs: jax.Array, weight: jax.Array) -> jax.Array:
+@jax.custom_vjp
+def matmul(inputs: jax.Array, weight: jax.Array) -> jax.Array:
     """[..., in] by [out, in]."""
     return jnp.einsum("...i,oi->...o", inputs, weight)
+
+
+def _matmul_forward(inputs: jax.Array, weight: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return matmul(inputs, weight), (inputs, weight)
+
+
+def _matmul_backward(kept: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    inputs, weight = kept
+    return jnp.einsum("...o,oi->...i", cotangent, weight), summed_outer(cotangent, inputs, weight.dtype)
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def _pin(hidden: jax.Array, mesh: jax.sharding.Mesh | None) -> jax.Array:
