@@ -31,6 +31,7 @@ _EVALUATED = "steps that were evaluated"
 _SAMPLED = "evaluations with several samples"
 _LATER = "batches with old log-probabilities"
 _BUFFER = "runs with an `overlong_buffer`"
+_CAP = "runs with an `importance_cap`"
 _KNOWN = "devices whose peak is known"
 _SAVED = "steps that were saved"
 
@@ -65,6 +66,7 @@ METRICS = (
     Metric("update/kl_reference", "nats", "divergence from the frozen reference", "`train.beta` > 0"),
     Metric("update/mismatch_k3", "nats", "divergence of the policy that the update computes from the one that sampled"),
     Metric("update/mismatch_largest", "nats", "largest difference between the two log-probabilities of a token"),
+    Metric("update/importance_cut", "share", "completion tokens whose weight the `importance_cap` cut", _CAP),
     Metric("update/completion_tokens", "tokens", "completion tokens that were trained on"),
     Metric("update/learning_rate", "", "the learning rate of the step"),
     Metric("update/finite", "", "1 where loss and gradient were finite, so that the step was applied"),

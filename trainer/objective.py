@@ -18,6 +18,7 @@ from trainer.grpo.losses import (
     importance_weighted,
     log_ratio,
     sequence_log_ratio,
+    truncated_importance,
 )
 
 
@@ -40,7 +41,8 @@ class Terms(NamedTuple):
 class Sums(NamedTuple):
     """`loss` over `weight` is the loss; the others are measured per token: what the KL to the old policy and to the
     reference is, how many tokens the clip, or CISPO's bound, took over, and how far the rollout's log-probabilities
-    are from those that this program gives the same policy: their k3 estimate, and `largest_mismatch` of all tokens.
+    are from those that this program gives the same policy: their k3 estimate, `largest_mismatch` of all tokens, and
+    how many the importance cap `cut`.
     """
 
     loss: jax.Array
@@ -52,11 +54,12 @@ class Sums(NamedTuple):
     reference_divergence: jax.Array
     mismatch: jax.Array
     largest_mismatch: jax.Array
+    cut: jax.Array
 
     @classmethod
     def nothing(cls) -> "Sums":
         amount, count = jnp.float32(0.0), jnp.int32(0)
-        return cls(amount, amount, count, amount, count, amount, amount, amount, amount)
+        return cls(amount, amount, count, amount, count, amount, amount, amount, amount, count)
 
     def plus(self, other: "Sums") -> "Sums":
         added: Sums = jax.tree.map(jnp.add, self, other)
@@ -67,7 +70,8 @@ def loss_sums(terms: Terms, algorithm: Algorithm, longest: int) -> Sums:
     """`longest` is the longest completion that the run allows, in tokens.
 
     The KL term is weighed by the importance ratio, as in TRL: tokens came from the old policy, and only so is the
-    gradient that of the KL; for k1 it would else be none.
+    gradient that of the KL; for k1 it would else be none. With an `importance_cap` the whole loss of a token is weighed
+    by how much too unlikely the rollout made it: TRL and verl leave out the KL term, whose tokens it sampled too.
     """
     mask, logprobs = terms.mask, terms.logprobs
     old = jax.lax.stop_gradient(logprobs) if terms.old is None else terms.old
@@ -80,6 +84,10 @@ def loss_sums(terms: Terms, algorithm: Algorithm, longest: int) -> Sums:
         losses += algorithm.beta * importance_weighted(distance, ratio)
         reference_divergence = jnp.where(mask, jax.lax.stop_gradient(distance), 0.0).sum()
     gap = log_ratio(old, old if terms.rollout is None else terms.rollout, mask)
+    cut = jnp.zeros_like(mask)
+    if algorithm.importance_cap is not None:
+        weights, cut = truncated_importance(gap, algorithm.importance_cap)
+        losses *= weights
     loss, weight = aggregate(losses, mask, algorithm.aggregation, longest=longest)
     return Sums(
         loss=loss,
@@ -91,6 +99,7 @@ def loss_sums(terms: Terms, algorithm: Algorithm, longest: int) -> Sums:
         reference_divergence=reference_divergence,
         mismatch=divergence(gap, "k3").sum(),
         largest_mismatch=jnp.abs(gap).max(),
+        cut=cut.sum(dtype=jnp.int32),
     )
 
 

@@ -69,7 +69,8 @@ Metrics = dict[str, jax.Array]
 """Scalars: loss, entropy (nats per completion token), grad_norm (before clipping), clip_share, completion_tokens,
 learning_rate, finite, and, where the batch has the log-probabilities for it, kl_old: the k3 estimate of KL(old ‖ new),
 kl_reference: the algorithm's estimate of KL(new ‖ reference), mismatch_k3: the k3 estimate of KL(rollout ‖ old), which
-would be 0 if both computed alike, and mismatch_largest: the largest difference of a token.
+would be 0 if both computed alike, mismatch_largest: the largest difference of a token, and importance_cut: the share
+of tokens that the algorithm's importance cap cut.
 """
 
 Update = Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]
@@ -198,7 +199,7 @@ def make_update(
 
     def update(state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
         gradients, sums = _accumulate(micro_loss, state.params, batch, shardings.params)
-        metrics = _metrics(gradients, sums, batch) | {"learning_rate": optimizer.learning_rate(state.step)}
+        metrics = _metrics(gradients, sums, batch, algorithm) | {"learning_rate": optimizer.learning_rate(state.step)}
         proposed = _apply(optimizer, state, gradients)
         kept = jax.tree.map(lambda new, old: jnp.where(metrics["finite"], new, old), proposed, state)
         return kept, metrics
@@ -241,7 +242,7 @@ def _accumulate(
     return jax.tree.map(lambda leaf: leaf / jnp.maximum(sums.weight, 1.0), gradients), sums
 
 
-def _metrics(gradients: Params, sums: Sums, batch: TrainBatch) -> Metrics:
+def _metrics(gradients: Params, sums: Sums, batch: TrainBatch, algorithm: Algorithm) -> Metrics:
     tokens = jnp.maximum(sums.tokens.astype(jnp.float32), 1.0)
     loss, grad_norm = sums.loss / jnp.maximum(sums.weight, 1.0), optax.tree.norm(gradients)
     measured = {} if batch.old_logprobs is None else {"kl_old": sums.old_divergence / tokens}
@@ -249,6 +250,8 @@ def _metrics(gradients: Params, sums: Sums, batch: TrainBatch) -> Metrics:
         measured["kl_reference"] = sums.reference_divergence / tokens
     if batch.rollout_logprobs is not None:
         measured |= {"mismatch_k3": sums.mismatch / tokens, "mismatch_largest": sums.largest_mismatch}
+    if algorithm.importance_cap is not None:
+        measured["importance_cut"] = sums.cut.astype(jnp.float32) / tokens
     return measured | {
         "loss": loss,
         "entropy": sums.entropy / tokens,

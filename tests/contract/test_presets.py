@@ -65,6 +65,7 @@ def test_a_preset_is_the_numbers_of_its_paper(preset: str) -> None:
         ("aggregation", "sequence-mean-token-mean"),
         ("mask_truncated", True),
         ("overlong_buffer", 100),
+        ("importance_cap", 2.0),
     ],
 )
 def test_every_number_may_be_overridden(key: str, value: Any) -> None:
@@ -108,6 +109,17 @@ def test_an_override_that_could_do_nothing_is_refused() -> None:
         'algorithm.deviation: "sample" would do nothing in the preset rloo, whose advantage divides by no deviation of '
         "a group; leave it out"
     ]
+
+
+def test_a_weight_of_tokens_needs_a_ratio_of_tokens() -> None:
+    """GSPO gives all tokens of a completion one ratio; weights of their own would undo that."""
+    message = (
+        "algorithm.importance_cap: 2.0 bounds a weight of each token, and the ratio of this algorithm is one for a "
+        "whole completion, so that no token weighs more than another; leave it out"
+    )
+    assert conflicts({"preset": "gspo", "importance_cap": 2.0}) == [message]
+    assert conflicts({"ratio": "sequence", "importance_cap": 2.0}) == [message]
+    assert conflicts({"preset": "cispo", "importance_cap": 2.0}) == []
 
 
 def test_the_dual_clip_lies_above_the_clip() -> None:

@@ -37,6 +37,7 @@ GRPO = Algorithm(
     kl="k3",
     mask_truncated=False,
     overlong_buffer=0,
+    importance_cap=None,
     on_non_finite="Fail",
 )
 

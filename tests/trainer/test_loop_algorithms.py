@@ -43,7 +43,7 @@ def test_whitening_sees_the_completions_of_all_processes(byte_model: Path, data:
     """
     settings: dict[str, Any] = {
         "steps": 2,
-        "algorithm": {"preset": "reinforce++", "overlong_buffer": 8},
+        "algorithm": {"preset": "reinforce++", "overlong_buffer": 8, "importance_cap": 2.0},
         "train": {"ppo_epochs": 2, "beta": 0.1},
         "optimizer": {"learning_rate": 1e-3, "schedule": "linear"},
         "rollout": {"batch_size": 16, "num_pre_q": 1, "global_length": 32, "max_length_sample": 16},
@@ -57,6 +57,8 @@ def test_whitening_sees_the_completions_of_all_processes(byte_model: Path, data:
     first, second = runs["one"].metrics
     # Of random tokens, nearly every completion reaches its bound, where the penalty is 1.
     assert -1 <= first["reward/overlong_penalty"] < -0.5
+    # Both programs compute in float32, so no token is twice as likely to one of them.
+    assert first["update/importance_cut"] == 0 < first["update/mismatch_largest"] < 1e-3
     assert 0 < first["update/kl_reference"] == pytest.approx(first["update/kl_old"], rel=0.2)
     assert second["update/kl_reference"] > first["update/kl_reference"]
     rates = [row["update/learning_rate"] for row in (first, second)]
@@ -72,6 +74,7 @@ def algorithm_of(**choice: Any) -> Algorithm:
         "kl": "k3",
         "mask_truncated": False,
         "overlong_buffer": 0,
+        "importance_cap": None,
     }
     return Algorithm(**{"deviation": "population", "on_non_finite": "Fail", **fields, **choice})
 

@@ -13,6 +13,7 @@ from trainer.grpo.losses import (
     importance_weighted,
     log_ratio,
     sequence_log_ratio,
+    truncated_importance,
 )
 
 
@@ -82,6 +83,16 @@ def test_the_ratio_of_a_sequence_is_the_mean_of_its_tokens() -> None:
     mask = jnp.array([[True, True, False], [False, False, False]])
     ratio = log_ratio(jnp.array([[1.0, 3.0, 8.0], [5.0, 5.0, 5.0]]), jnp.zeros((2, 3)), mask)
     assert sequence_log_ratio(ratio, mask).tolist() == [[2.0, 2.0, 2.0], [0.0, 0.0, 0.0]]
+
+
+def test_the_weight_of_a_token_is_cut_at_the_cap() -> None:
+    """Ratios 1/2, 3/2 and 5 under a cap of 2 weigh 1/2, 3/2 and 2, without gradient; one that overflows weighs 2."""
+    gap = jnp.log(jnp.array([[0.5, 1.5, 5.0]]))
+    weights, cut = truncated_importance(gap, 2.0)
+    np.testing.assert_allclose(weights, [[0.5, 1.5, 2.0]], rtol=1e-6)
+    assert cut.tolist() == [[False, False, True]]
+    assert not jax.grad(lambda gap: truncated_importance(gap, 2.0)[0].sum())(gap).any()
+    np.testing.assert_allclose(truncated_importance(jnp.array([[200.0]]), 2.0)[0], [[2.0]], rtol=1e-6)
 
 
 def test_cispo_weighs_the_log_probability_by_the_bounded_ratio() -> None:

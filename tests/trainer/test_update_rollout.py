@@ -32,6 +32,29 @@ def test_mismatch_worked_by_hand() -> None:
     assert float(Sums.nothing().plus(sums).largest_mismatch) == pytest.approx(0.3, rel=1e-5)
 
 
+def test_truncated_importance_worked_by_hand() -> None:
+    """Weights 1/2, 3 cut to 2, and 1: at ratio 1 and advantage 4 these, times -4/3, are the slopes of the mean loss.
+
+    A KL term is weighed too: k1 against a reference half as likely adds β · weight · ln 2 to a token's loss.
+    """
+    ours = jnp.log(jnp.float32([[0.1, 0.6, 0.4]]))
+    theirs = ours - jnp.log(jnp.float32([[0.5, 3.0, 1.0]]))
+    shape, advantages = jnp.ones((1, 3)), jnp.float32([4.0])
+    capped = GRPO.model_copy(update={"importance_cap": 2.0, "beta": 0.3, "kl": "k1"})
+
+    def loss(logprobs: jax.Array, reference: jax.Array | None) -> tuple[jax.Array, Sums]:
+        terms = Terms(logprobs, shape, shape > 0, advantages, reference=reference, rollout=theirs)
+        sums = loss_sums(terms, capped, 3)
+        return sums.loss / sums.weight, sums
+
+    (value, sums), slope = jax.value_and_grad(loss, has_aux=True)(ours, None)
+    assert float(value) == pytest.approx(-4 * (0.5 + 2 + 1) / 3)
+    np.testing.assert_allclose(slope, [[-4 * 0.5 / 3, -4 * 2 / 3, -4 / 3]], rtol=1e-6)
+    assert int(sums.cut) == 1
+    with_kl = float(loss(ours, ours - jnp.log(2.0))[0])
+    assert with_kl - float(value) == pytest.approx(0.3 * np.log(2) * 3.5 / 3)
+
+
 @pytest.mark.parametrize("scored_alike", [True, False])
 def test_the_update_scores_the_truncated_policy_that_sampled(sampling_of, scored_alike: bool) -> None:
     """On a mesh and over micro-steps it agrees with the rollout; scoring the whole vocabulary instead would show."""

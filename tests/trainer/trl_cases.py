@@ -30,5 +30,6 @@ def algorithm_of(case: dict[str, Any]) -> Algorithm:
         kl="k3",
         mask_truncated=False,
         overlong_buffer=0,
+        importance_cap=None,
         on_non_finite="Fail",
     )

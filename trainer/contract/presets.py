@@ -34,6 +34,7 @@ class Preset:
     kl: Estimate = "k3"
     mask_truncated: bool = False
     overlong_buffer: int = 0
+    importance_cap: float | None = None
     has_kl: bool = True
 
 
@@ -76,6 +77,7 @@ def check_preset(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation
     yield from _without_effect(parsed, spelling)
     yield from _dual_clip(parsed, spelling)
     yield from _overlong_buffer(parsed, spelling)
+    yield from _importance_cap(parsed, spelling)
     if parsed.knows("train.beta") and train.beta > 0 and not preset.has_kl:
         message = f"{train.beta} weighs a KL term, and the preset {name} is defined without one; leave it out"
         yield _conflict(spelling, "train.beta", train.beta, message)
@@ -146,6 +148,17 @@ def _overlong_buffer(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Viola
             f"end they lie; use {max(longest // 5, 1) if longest > 1 else 0}, a fifth of it, or leave it out"
         )
         yield _conflict(spelling, "algorithm.overlong_buffer", buffer, message)
+
+
+def _importance_cap(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    algorithm = parsed.config.algorithm
+    known = parsed.knows("algorithm.importance_cap", "algorithm.ratio")
+    if known and algorithm.importance_cap is not None and resolve_preset(algorithm).ratio == "sequence":
+        message = (
+            f"{algorithm.importance_cap} bounds a weight of each token, and the ratio of this algorithm is one for a "
+            "whole completion, so that no token weighs more than another; leave it out"
+        )
+        yield _conflict(spelling, "algorithm.importance_cap", algorithm.importance_cap, message)
 
 
 def _conflict(spelling: Spelling, path: str, value: object, message: str) -> Violation:

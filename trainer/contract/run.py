@@ -83,7 +83,7 @@ class Sampling(Resolved):
 
 
 class Algorithm(Resolved):
-    """A preset with its overrides, every number of it. `dual_clip` null is none."""
+    """A preset with its overrides, every number of it. `dual_clip` and `importance_cap` null are none."""
 
     advantage: Advantage
     deviation: Deviation
@@ -98,6 +98,7 @@ class Algorithm(Resolved):
     kl: Estimate
     mask_truncated: bool
     overlong_buffer: int
+    importance_cap: float | None
     on_non_finite: Literal["Fail", "Skip"]
 
 
@@ -325,6 +326,7 @@ def _resolved_algorithm(config: RunnerConfig) -> Algorithm:
         kl=preset.kl,
         mask_truncated=preset.mask_truncated,
         overlong_buffer=preset.overlong_buffer,
+        importance_cap=preset.importance_cap,
         on_non_finite=train.on_non_finite,
     )
 

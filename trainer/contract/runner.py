@@ -135,6 +135,11 @@ class AlgorithmConfig(Section):
     overlong_buffer: Annotated[int, Field(ge=0, le=MAX_LENGTH)] | None = Field(
         None, description="last tokens of the longest completion over which the reward falls by 1; null or 0 = off"
     )
+    importance_cap: Annotated[float, Field(ge=1.0, le=1000.0)] | None = Field(
+        None,
+        description="each token is weighed by how much likelier it is to the update than to the rollout that sampled "
+        "it, at most by this (2 is usual); null = off",
+    )
 
 
 class TrainConfig(Section):

@@ -60,6 +60,17 @@ def cispo_loss(
     return -jnp.minimum(weight, ratio_max) * advantages[:, None] * logprobs, weight > ratio_max
 
 
+def truncated_importance(gap: jax.Array, cap: float) -> tuple[jax.Array, jax.Array]:
+    """min(w, `cap`) per token, w = exp(`gap`) = π_old / π_rollout, without gradient, and where the cap cut (bool).
+
+    The weight of a loss whose tokens another program sampled than the one that computes the ratio: it makes up for the
+    difference of the two, and the cap bounds what one unlikely token can weigh. Truncated importance sampling by token,
+    https://fengyao.notion.site/off-policy-rl.
+    """
+    bound = jnp.log(jnp.float32(cap))
+    return jax.lax.stop_gradient(jnp.exp(jnp.minimum(gap, bound))), gap > bound
+
+
 def importance_weighted(penalty: jax.Array, ratio: jax.Array) -> jax.Array:
     """R · `penalty` per token, r = exp(`ratio`): its expectation over the old policy is that over the new one.
 
