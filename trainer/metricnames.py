@@ -24,7 +24,12 @@ class Metric:
     when: str = ""
 
     def fits(self, written: str) -> bool:
-        return re.fullmatch(re.escape(self.name).replace(r"\*", "[^/]+"), written) is not None
+        return self.star_in(written) is not None
+
+    def star_in(self, written: str) -> str | None:
+        """What stands for `*` in a name as a run writes it, "" where there is none; None for another metric."""
+        found = re.fullmatch(re.escape(self.name).replace(r"\*", "([^/]+)"), written)
+        return None if found is None else "".join(found.groups())
 
 
 _EVALUATED = "steps that were evaluated"

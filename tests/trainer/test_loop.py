@@ -2,11 +2,13 @@
 
 import json
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from launching import Launched, resolved, sums
-from tracked import shown
+from launching import Launched, free_port, resolved, sums
+from tracked import samples, shown
 from wandb_server import serving
 
 from trainer.contract.run import RunConfig
@@ -142,7 +144,7 @@ def test_a_stopped_and_resumed_run_equals_a_whole_one(
 ) -> None:
     """SIGTERM ends with a checkpoint and exit code 10; the second attempt ends with every bit of the whole run.
 
-    TensorBoard and Weights & Biases show the two attempts as one run, each step once.
+    TensorBoard and Weights & Biases show the two attempts as one run, each step once; Prometheus scrapes it meanwhile.
     """
     tree = {"eval_every_steps": 2, "checkpoint": {"every_steps": 2}, "wandb_project": "sums"}
     run = resolved(byte_model, data, tmp_path / "out", 1, 8, **tree)
@@ -168,8 +170,16 @@ def _stopped_and_resumed(run: RunConfig, tmp_path: Path, environ: dict[str, str]
     stopped = first.wait()[0]
     assert (stopped.code, stopped.cause.name) == (10, "Preempted")
     assert stopped.cause.step in (1, 2)  # the open step may be finished first
-    second = Launched(run, tmp_path, attempt=1, **environ)
+    port = free_port()
+    second = Launched(run, tmp_path, attempt=1, **environ, TRAINER_METRICS_PORT=str(port))
+    scraped = []
+    while second.processes[0].poll() is None:
+        with suppress(OSError):
+            scraped.append(samples(port))
+        time.sleep(0.1)
     resumed = second.finish()[0]
+    assert max(found.get(("grpo_step",), 0) for found in scraped) >= stopped.cause.step
+    assert ("grpo_reward_mean", "letters") in scraped[-1]
     assert f"resuming after step {stopped.cause.step}, 3 steps" in resumed.out
     assert resumed.fingerprint == fingerprint
     return second

@@ -1,4 +1,4 @@
-"""What trackers left behind: TensorBoard's events as it draws them, and what `wandb` kept, sent as a user sends it."""
+"""What trackers left behind: TensorBoard's events as it draws them, what `wandb` kept, a scrape."""
 
 import multiprocessing
 import os
@@ -6,9 +6,11 @@ import signal
 import struct
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
 from tensorboardX.proto.event_pb2 import Event
 
 from trainer.contract.process import ProcessConfig
@@ -36,6 +38,15 @@ def shown(folder: Path, metric: str) -> list[tuple[int, float]]:
             points = [point for point in points if point[0] < event.step]
         points += [(event.step, value.simple_value) for value in event.summary.value if value.tag == metric]
     return points
+
+
+def samples(port: int) -> dict[tuple[str, ...], float]:
+    """What Prometheus gets from a process that listens, by name and labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        return {
+            (sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples
+        }
 
 
 def sync(folder: Path) -> None:

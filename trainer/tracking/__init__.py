@@ -1,19 +1,21 @@
-"""Curves elsewhere: rows of metrics come in, TensorBoard files and a run of Weights & Biases go out.
+"""Curves elsewhere: rows of metrics come in; TensorBoard files, a run of Weights & Biases and Prometheus text go out.
 
-Both are extras, and neither may end a run: what cannot be reached is told once and left. It refuses to know what the
+None may end a run: what cannot be reached is told once and left. It refuses to know what the
 numbers mean. `metrics.jsonl` stays the record: an attempt begins by bringing its rows to where they are missing.
 """
 
 import importlib.util
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.process import ProcessConfig
+from trainer.tracking.prometheus import ENV_PORT, Prometheus
 from trainer.tracking.tensorboard import TensorBoard
 from trainer.tracking.weightsandbiases import WeightsAndBiases
 
@@ -48,16 +50,20 @@ class Tracking:
         self._trackers = trackers
 
     @classmethod
-    def of(cls, process: ProcessConfig) -> "Tracking":
+    def of(cls, process: ProcessConfig, environ: Mapping[str, str] = os.environ) -> "Tracking":
         """What this process tells: process 0 speaks for all."""
-        trackers: dict[str, Tracker] = {}
-        if process.process_index:
-            return cls(trackers)
+        opening: dict[str, Callable[[], Tracker]] = {}
         if _installed("tensorboardX"):
-            trackers["TensorBoard"] = TensorBoard(Path(process.folder.root) / "tensorboard")
+            opening["TensorBoard"] = lambda: TensorBoard(Path(process.folder.root) / "tensorboard")
         if process.run.wandb_project is not None:
-            trackers["Weights & Biases"] = WeightsAndBiases(process)
-        return cls(trackers)
+            opening["Weights & Biases"] = lambda: WeightsAndBiases(process)
+        if environ.get(ENV_PORT):
+            opening["Prometheus"] = lambda: Prometheus(process, environ[ENV_PORT])
+        tracking = cls({})
+        for name, tracker in opening.items() if process.process_index == 0 else ():
+            with tracking._heard(name):
+                tracking._trackers[name] = tracker()
+        return tracking
 
     def begin(self, rows: Sequence[Row]) -> None:
         """Start this attempt with the rows that stand in `metrics.jsonl`, up to the step it goes on from."""
@@ -74,11 +80,17 @@ class Tracking:
 
     def _each(self, tell: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
-            try:
+            with self._heard(name):
                 tell(tracker)
-            except Exception as error:
-                del self._trackers[name]
-                log.warning("%s: %s; the run goes on without it", name, error)
+
+    @contextmanager
+    def _heard(self, name: str) -> Iterator[None]:
+        """An error is told once: whose it is, is left out from then on."""
+        try:
+            yield
+        except Exception as error:
+            self._trackers.pop(name, None)
+            log.warning("%s: %s; the run goes on without it", name, error)
 
 
 def _finite(row: Mapping[str, float | None]) -> Row:
