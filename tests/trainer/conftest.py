@@ -1,9 +1,13 @@
 """Eight CPU devices and strict types for every test of the trainer; set before JAX starts."""
 
+import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -14,10 +18,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # the modules beside the tests a
 import jax
 import numpy as np
 import pytest
+from buckets import Emulator, cache_folder
+from google.cloud import storage
 from jax.sharding import Mesh
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import trainer.bucket
 from trainer.contract.run import Sampling
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -102,8 +109,30 @@ def compilations():
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face folder, built once into GRPO_TEST_CACHE (or ~/.cache/grpo-operator)."""
-    cache = Path(os.environ.get("GRPO_TEST_CACHE") or Path.home() / ".cache" / "grpo-operator")
-    folder = cache / "smollm2-135m-instruct-0.1.2"
+    folder = cache_folder() / "smollm2-135m-instruct-0.1.2"
     if not folder.exists():
         subprocess.run([sys.executable, str(Path(__file__).with_name("smollm2.py")), str(folder)], check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """A server of buckets, with an empty one, `bucket`."""
+    started = Emulator(tmp_path_factory.mktemp("buckets"), "bucket")
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def bucket(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a folder in a bucket, of this test alone; all clients here and in children find it."""
+    for name, value in emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    client = storage.Client()
+    client._bucket_metadata_cache = None  # a thread beside its work, for traces; it would outlive the test
+    monkeypatch.setattr(trainer.bucket, "_client", lambda: client)
+    yield f"gs://bucket/{re.sub('[^a-z0-9]+', '-', request.node.name)}"
+    client.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # the client leaves the connection of a refused download to be found

@@ -1,0 +1,145 @@
+"""Objects of a Cloud Storage bucket: gs:// addresses come in; bytes, files and lists of objects go out, or go there.
+
+Credentials are found as Google's client finds them. It refuses to know what an object means to a run.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+SCHEME = "gs://"
+TRY_SECONDS = 20.0
+"""So long is one request tried again, with pauses between; who can wait longer asks again."""
+_REQUEST_SECONDS = 60.0
+_RIGHTS = "roles/storage.objectUser and roles/storage.legacyBucketReader"
+"""Objects read and written; and the bucket's own settings, which Orbax reads:
+https://docs.cloud.google.com/storage/docs/access-control/iam-roles"""
+
+
+class BucketError(OSError):
+    """*value, rule, fix*; who asked puts the path of the key before it. `permanent`: asking again will not help."""
+
+    def __init__(self, message: str, *, permanent: bool) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object of a listing. `generation` is another one after every write."""
+
+    uri: str
+    size: int
+    generation: int
+
+
+def is_uri(text: str) -> bool:
+    return text.startswith(SCHEME)
+
+
+def read(uri: str) -> bytes | None:
+    """The whole object, or None where there is none. Raises BucketError, as all that follow do."""
+    from google.api_core.exceptions import NotFound
+
+    with _told(uri):
+        try:
+            content: bytes = _blob(uri).download_as_bytes(**_patience())
+        except NotFound:
+            return None
+    return content
+
+
+def write(uri: str, content: bytes) -> None:
+    with _told(uri):
+        _blob(uri).upload_from_string(content, checksum="crc32c", **_patience())
+
+
+def upload(path: Path, uri: str) -> None:
+    with _told(uri):
+        _blob(uri).upload_from_filename(str(path), checksum="crc32c", **_patience())
+
+
+def download(uri: str, path: Path) -> None:
+    """Into a file that appears whole or not at all; its checksum is the bucket's."""
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _told(uri):
+        _blob(uri).download_to_filename(str(partial), checksum="crc32c", **_patience())
+    partial.replace(path)
+
+
+def delete(uri: str) -> None:
+    from google.api_core.exceptions import NotFound
+
+    with _told(uri):
+        try:
+            _blob(uri).delete(**_patience())
+        except NotFound:
+            return
+
+
+def listing(uri: str) -> list[Found]:
+    """Every object whose address begins with `uri`, in the order of their names."""
+    name, prefix = _parts(uri)
+    with _told(uri):
+        blobs = _client().list_blobs(name, prefix=prefix, **_patience())
+        return [Found(f"{SCHEME}{name}/{blob.name}", blob.size, blob.generation) for blob in blobs]
+
+
+def _parts(uri: str) -> tuple[str, str]:
+    name, _, rest = uri.removeprefix(SCHEME).partition("/")
+    return name, rest
+
+
+def _blob(uri: str) -> Any:
+    name, rest = _parts(uri)
+    return _client().bucket(name).blob(rest)
+
+
+@lru_cache(maxsize=1)
+def _client() -> Any:
+    from google.cloud import storage
+
+    return storage.Client()
+
+
+def _patience() -> dict[str, Any]:
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return {"retry": DEFAULT_RETRY.with_timeout(TRY_SECONDS), "timeout": _REQUEST_SECONDS}
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """What the client or the network said, as a BucketError; a fault of this machine's disk as it is."""
+    from google.api_core import exceptions
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+    from requests import RequestException
+
+    try:
+        yield
+    except exceptions.NotFound:
+        text = f"{uri} names no bucket that exists; create {SCHEME}{_parts(uri)[0]}, or correct the address"
+        raise BucketError(text, permanent=True) from None
+    except (exceptions.Forbidden, exceptions.Unauthorized) as error:
+        text = f"{uri} is closed to this process ({error.code}); give its service account {_RIGHTS} on the bucket"
+        raise BucketError(text, permanent=True) from error
+    except DefaultCredentialsError as error:
+        text = f"{uri} needs Google's credentials, and there are none here; run `gcloud auth application-default login`"
+        raise BucketError(f"{text}, or use workload identity in a cluster", permanent=True) from error
+    except (exceptions.GoogleAPIError, GoogleAuthError, RequestException) as error:
+        text = f"{uri} did not answer ({_reason(error)}); check the network and https://status.cloud.google.com"
+        raise BucketError(text, permanent=False) from error
+
+
+def _reason(error: Exception) -> str:
+    """Of a time-out after several tries, what was wrong with the last one: a status of HTTP, or the network's word."""
+    cause = getattr(error, "cause", None) or error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if status is not None:
+        return f"HTTP status {status}"
+    text = str(cause).strip() or type(cause).__name__
+    return text.rpartition(": ")[2].rstrip("')\"")  # the innermost of what caused it
