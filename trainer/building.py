@@ -155,8 +155,7 @@ def _evaluation(process: ProcessConfig, ready: Ready, mesh: Mesh, asker: Asker) 
         sampling = run.sampling.model_copy(update={"temperature": run.eval.temperature})
         asker = _asker(run, ready, mesh, sampling)
     folder = Path(process.folder.evaluations)
-    questions = ready.evaluation.questions
-    return Evaluation(asker, Exam(questions, run.eval, run.seed, run.batch, process.process_index, folder))
+    return Evaluation(asker, Exam(ready.evaluation, run.eval, run.seed, run.batch, process.process_index, folder))
 
 
 def _usage(run: RunConfig, ready: Ready) -> Usage:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trainer.asking import Answers, Asker, Call, prompt_bucket
 from trainer.contract.batch import BatchPlan
 from trainer.contract.runner import EvalConfig
-from trainer.data import Question
+from trainer.data import QuestionSet
 from trainer.distributed import gather
 from trainer.metrics import Row, reward_row, statistics
 from trainer.rewards import Scores
@@ -46,7 +46,7 @@ def share_of(batch: range, process: int, plan: BatchPlan, samples: int = 1) -> r
 class Exam:
     """How a run is examined: the split, how each question is asked, and where what was answered is kept."""
 
-    questions: Sequence[Question]
+    questions: QuestionSet
     way: EvalConfig
     seed: int
     plan: BatchPlan
@@ -68,12 +68,12 @@ class Evaluation:
 
         `interrupted` is asked after each batch, and must give all processes the same answer.
         """
-        exam, samples = self._exam, self._exam.way.samples
-        batches = batches_of(len(exam.questions), exam.plan, limit, samples)
+        exam, samples, questions = self._exam, self._exam.way.samples, self._exam.questions.questions
+        batches = batches_of(len(questions), exam.plan, limit, samples)
         call = Call(
             step=_SEED_STEP,
             seed=exam.seed,
-            prompt_bucket=prompt_bucket([exam.questions[i] for batch in batches for i in batch], longest_prompt),
+            prompt_bucket=prompt_bucket([questions[i] for batch in batches for i in batch], longest_prompt),
             samples=samples,
             greedy=exam.way.temperature == 0,
             prompts_per_process=questions_per_process(exam.plan, samples),
@@ -81,7 +81,7 @@ class Evaluation:
         tables = []
         for number, batch in enumerate(batches):
             share = share_of(batch, exam.process, exam.plan, samples)
-            answers = self._asker.generate(params, [exam.questions[i] for i in share], list(share), call)
+            answers = self._asker.generate(params, [questions[i] for i in share], list(share), call)
             scores = self._asker.score(answers, step)
             self._write(step, share, answers, scores, first=number == 0)
             rows = questions_per_process(exam.plan, samples) * samples
@@ -89,6 +89,7 @@ class Evaluation:
             if interrupted():
                 return None
         summary = _summary(self._asker.reward_names, samples, np.concatenate(tables, axis=1))
+        summary |= {"eval/dropped": exam.questions.dropped, "eval/truncated": exam.questions.truncated}
         self._write_results(step, summary)
         return summary
 

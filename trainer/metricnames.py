@@ -102,6 +102,8 @@ METRICS = (
     Metric("batch/processes", "", "processes of the run"),
     Metric("batch/devices", "", "devices of the run"),
     Metric("eval/questions", "questions", "that were asked, each once", _EVALUATED),
+    Metric("eval/dropped", "questions", "with prompts longer than `global_length`, which are never asked", _EVALUATED),
+    Metric("eval/truncated", "questions", "whose prompts were cut to `global_length`", _EVALUATED),
     Metric("eval/reward/total/mean", "", "mean total reward of the answers", _EVALUATED),
     Metric("eval/reward/total/std", "", "its population standard deviation", _EVALUATED),
     Metric("eval/reward/total/min", "", "the smallest total reward", _EVALUATED),

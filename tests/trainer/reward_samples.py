@@ -35,8 +35,8 @@ def too_few(completions, **kwargs):
     return [1.0]
 
 
-def infinite_on_empty(completions, **kwargs):
-    return [float("inf") if not completion else 1.0 for completion in completions]
+def not_finite(completions, **kwargs):
+    return [{"": float("inf"), "?": float("nan"), "-": None}.get(completion, 1.0) for completion in completions]
 
 
 def hangs_on_hang(completions, **kwargs):

@@ -17,6 +17,7 @@ def run_of(model: Path, data: Path, out: Path, processes: int, devices: int, mes
         out,
         processes,
         devices,
+        "data.overlong=drop",
         steps=1,
         mesh_shape=mesh,
         seed=3,
@@ -29,9 +30,16 @@ def run_of(model: Path, data: Path, out: Path, processes: int, devices: int, mes
 @pytest.fixture(scope="module")
 def alone(byte_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Launched:
     folder = tmp_path_factory.mktemp("alone")
-    launched = Launched(run_of(byte_model, sums(folder / "d.jsonl", 11), folder / "out", 1, 8, "2,2,2"), folder)
+    launched = Launched(run_of(byte_model, questions(folder), folder / "out", 1, 8, "2,2,2"), folder)
     launched.ended = launched.finish()
     return launched
+
+
+def questions(folder: Path) -> Path:
+    """Eleven sums, and one question that is longer than the prompt bucket."""
+    path = sums(folder / "d.jsonl", 11)
+    path.write_text(path.read_text() + json.dumps({"question": "1 + " * 20, "answer": "?"}) + "\n")
+    return path
 
 
 def answers(folder: Path, step: int) -> list[dict]:
@@ -60,13 +68,14 @@ def test_results_are_the_numbers_of_the_answers(alone: Launched) -> None:
     assert metrics["eval/finish/stop"] + metrics["eval/finish/length"] == pytest.approx(1)
     assert metrics["eval/length/completion/mean"] == pytest.approx(sum(row["tokens"] for row in rows) / 66)
     assert (metrics["eval/questions"], metrics["eval/samples"]) == (11, 6)
+    assert (metrics["eval/dropped"], metrics["eval/truncated"]) == (1, 0)
     assert {name: alone.metrics[0][name] for name in metrics} == metrics
     assert ", pass@1 " in alone.ended[0].out
 
 
 def test_mesh_and_processes_do_not_change_an_evaluation(alone: Launched, byte_model: Path, tmp_path: Path) -> None:
     """The same seed on two processes of two devices gives the same answers and numbers as on a 2,2,2 mesh."""
-    two = Launched(run_of(byte_model, sums(tmp_path / "d.jsonl", 11), tmp_path / "out", 2, 2, "1,4,1"), tmp_path)
+    two = Launched(run_of(byte_model, questions(tmp_path), tmp_path / "out", 2, 2, "1,4,1"), tmp_path)
     two.finish()
     assert answers(two.folder, 0) == answers(alone.folder, 0)
     ours, theirs = two.metrics[0], alone.metrics[0]

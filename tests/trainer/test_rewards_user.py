@@ -87,12 +87,13 @@ def test_a_timeout_is_counted_and_the_next_call_starts_afresh() -> None:
         assert rewards.score(rows("a", "b")).values.tolist() == [[1.0, 1.0]]
 
 
-def test_an_infinite_reward_is_a_fault_of_that_row_alone() -> None:
-    """Infinity would spoil its group's mean, so that row is unscorable; its neighbours keep their numbers."""
-    with started(user("infinite_on_empty")) as rewards:
-        scores = rewards.score(rows("", "b"))
-    assert scores.failed.tolist() == [[True, False]]
-    assert np.array_equal(scores.totals, [np.nan, 1.0], equal_nan=True)
+def test_a_reward_that_is_not_finite_is_a_fault_of_that_row_alone() -> None:
+    """Infinity and NaN are unscorable, counted and told; None is a choice, and other rows keep their numbers."""
+    with started(user("not_finite")) as rewards:
+        scores = rewards.score(rows("", "?", "-", "b"))
+    assert scores.failed.tolist() == [[True, True, False, False]]
+    assert np.array_equal(scores.totals, [np.nan, np.nan, np.nan, 1.0], equal_nan=True)
+    assert scores.errors == {"not_finite": "a reward that is not finite; return None where there is none"}
 
 
 def test_user_code_sees_no_accelerator() -> None:

@@ -165,9 +165,9 @@ class UserReward:
         except CallFailedError as failure:
             return Verdict(np.full(len(rows), np.nan), np.ones(len(rows), bool), str(failure))
         values = np.array([np.nan if number is None else number for number in numbers], np.float64)
-        infinite = np.isinf(values)
-        error = "an infinite reward" if infinite.any() else None
-        return Verdict(np.where(infinite, np.nan, values), infinite, error)
+        spoiled = np.array([number is not None for number in numbers], bool) & ~np.isfinite(values)
+        error = "a reward that is not finite; return None where there is none" if spoiled.any() else None
+        return Verdict(np.where(spoiled, np.nan, values), spoiled, error)
 
 
 def _as_trl(rows: Rows) -> tuple[list[Any], list[Any]]:
