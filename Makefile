@@ -2,11 +2,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-LOCKS  := base controller trainer tpu dev
+LOCKS  := base controller trainer tpu dev parity
+PARITY := .venv-parity
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-light test-all check lint bench generate lock clean
+.PHONY: help setup demo test test-light test-all check lint bench parity generate lock clean
 
 ##@ Use
 help: ## List the commands
@@ -40,6 +41,9 @@ bench: $(READY) ## Ratios against a baseline in the same run, with the machine's
 	$(BIN)/python tests/bench/startup.py
 	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m tests.bench.step
 
+parity: $(PARITY)/.ready ## Exports against transformers and PyTorch, in an environment of their own (3 GB to fetch once)
+	JAX_PLATFORMS=cpu PYTHONPATH=. $(PARITY)/bin/python -m pytest -q tests/parity/exports.py
+
 generate: $(READY) ## Rewrite what is generated from the types (docs/api.md, rules.md, metrics.md)
 	$(BIN)/python docs/generate.py
 
@@ -51,13 +55,14 @@ lock: $(READY) ## Resolve pyproject.toml anew into .ci/requirements/*.txt
 	    trainer) extras="--extra trainer" ;; \
 	    tpu) extras="--extra trainer --extra tpu --extra tracking" ;; \
 	    dev) extras="--extra controller --extra trainer --extra dev" ;; \
+	    parity) extras="--extra trainer --group pyproject.toml:parity --constraint .ci/requirements/dev.txt" ;; \
 	  esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --custom-compile-command "make lock" $$extras pyproject.toml --output-file .ci/requirements/$$lock.txt; \
 	done
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PARITY) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(READY): .ci/requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {v.major}.{v.minor} was found; set PYTHON=/path/to/python3.11")'
@@ -65,4 +70,9 @@ $(READY): .ci/requirements/dev.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/requirements/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(PARITY)/.ready: .ci/requirements/parity.txt
+	@$(PYTHON) -m venv $(PARITY)
+	@$(PARITY)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/requirements/parity.txt
 	@touch $@

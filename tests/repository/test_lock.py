@@ -1,4 +1,4 @@
-"""The lock: complete, hashed, without addresses, without torch."""
+"""The lock: complete, hashed, without addresses, without torch where users are."""
 
 import re
 import tomllib
@@ -9,14 +9,18 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 LOCKS = {
     "base": [],
     "controller": ["controller"],
     "trainer": ["trainer"],
     "tpu": ["trainer", "tpu"],
     "dev": ["controller", "trainer", "dev"],
+    "parity": ["trainer"],
 }
+GROUPS = {"parity": PYPROJECT["dependency-groups"]["parity"]}
+"""What a lock holds beside extras, and no user installs."""
 
 
 def pins(lock: str) -> dict[str, list[str]]:
@@ -39,10 +43,11 @@ def requirements(extras: list[str]) -> list[Requirement]:
 def test_every_requirement_is_locked_within_its_bounds(lock: str, extras: list[str]) -> None:
     """Each requirement of pyproject.toml stands in the lock of its place with a version inside its bounds."""
     locked = pins(lock)
+    wanted = requirements(extras) + [Requirement(line) for line in GROUPS.get(lock, [])]
 
     outside = [
         f"{requirement}: {locked.get(canonicalize_name(requirement.name))}"
-        for requirement in requirements(extras)
+        for requirement in wanted
         if not any(v in requirement.specifier for v in locked.get(canonicalize_name(requirement.name), []))
     ]
 
@@ -62,17 +67,18 @@ def test_each_pin_has_a_hash(lock: str) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_names_no_address_and_no_torch(lock: str) -> None:
-    """A lock serves behind any mirror, and no place of the product installs torch."""
+    """A lock serves behind any mirror, and nothing but `make parity` installs torch."""
     text = (ROOT / f".ci/requirements/{lock}.txt").read_text()
 
     assert re.findall(r"https?://|--index-url|--find-links|file:", text) == []
-    assert not {"torch", "tensorflow"} & pins(lock).keys()
+    assert "tensorflow" not in pins(lock)
+    assert ("torch" in pins(lock)) is (lock == "parity")
 
 
 def test_every_bound_has_an_upper_end() -> None:
     """A new major version of a dependency is taken by a decision, not by a fresh install."""
     extras = PROJECT["optional-dependencies"]
-    lines = PROJECT["dependencies"] + [line for extra in extras.values() for line in extra]
+    lines = PROJECT["dependencies"] + [line for extra in [*extras.values(), *GROUPS.values()] for line in extra]
 
     unbounded = [line for line in lines if "<" not in line]
 
