@@ -70,13 +70,16 @@ class Asker:
         )
         pairs = zip(completions.tokens, completions.lengths, strict=True)
         token_ids = [tokens[:length].tolist() for tokens, length in pairs]
-        texts = [self._stops.text(ids) for ids in token_ids]
         asked = [question for question in questions for _ in range(call.samples)]
         sampled = completions.sampled_logprobs
         logprobs = None
         if sampled is not None:
             logprobs = [row[: len(ids)] for row, ids in zip(sampled, token_ids, strict=True)]
-        return Answers(asked, token_ids, texts, np.asarray(completions.finished, bool), logprobs)
+        return Answers(asked, token_ids, self.texts(token_ids), np.asarray(completions.finished, bool), logprobs)
+
+    def texts(self, token_ids: list[list[int]]) -> list[str]:
+        """What completions say, up to their stop strings."""
+        return [self._stops.text(ids) for ids in token_ids]
 
     def score(self, answers: Answers, completed: int) -> Scores:
         """The rewards of every row of this process, written by a model of `completed` training steps."""

@@ -1,12 +1,12 @@
-"""One step's experience: the completions of all its passes, with rewards and advantages, on every process alike.
+"""One step's experience: the completions of all its passes, with rewards, on every process alike.
 
-In: parameters and the questions of the step. Out: this process's rows to train on, and numbers of all rows everywhere.
+In: parameters and the questions of the step. Out: this process's completions, and numbers of all rows everywhere.
 It refuses to know what the update does with them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from trainer.asking import Answers, Asker, Call, prompt_bucket
 from trainer.contract.batch import BatchPlan
 from trainer.data import Question
 from trainer.distributed import gather
+from trainer.grpo.advantages import differing
 from trainer.metrics import Row, group_row, reward_row, statistics
 from trainer.progress import Stopwatch
 from trainer.rewards import Scores
@@ -31,20 +32,38 @@ class Table:
     values: NDArray[np.float64]
     failed: NDArray[np.bool_]
 
+    def take(self, rows: NDArray[np.int64]) -> "Table":
+        """The numbers of these rows, in their order."""
+        return Table(*(getattr(self, field.name)[..., rows] for field in fields(self)))
+
+    def differing(self, group_size: int) -> NDArray[np.bool_]:
+        """[prompt]: the groups in which two total rewards differ."""
+        groups = self.totals.reshape(-1, group_size)
+        return differing(groups, np.isfinite(groups))
+
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """`answers` and `scores` are this process's, pass by pass; `prompt_bucket` is the padded length of all prompts."""
+    """`answers` and `scores` are this process's, pass by pass; `questions` are those of all processes, in the order in
+    which the table has their rows.
+    """
 
     answers: list[Answers]
     scores: list[Scores]
     table: Table
-    prompt_bucket: int
+    questions: list[Question]
 
     @property
     def totals(self) -> NDArray[np.float64]:
         """The total rewards of this process, in local order."""
         return np.concatenate([scores.totals for scores in self.scores])
+
+
+class Round(NamedTuple):
+    """As many questions as a step has prompts, in their order, and how they are asked."""
+
+    questions: list[Question]
+    call: Call
 
 
 def slots_of(number: int, process: int, plan: BatchPlan) -> range:
@@ -57,40 +76,49 @@ def slots_of(number: int, process: int, plan: BatchPlan) -> range:
 def collect(
     asker: Asker,
     params: Any,
-    questions: Sequence[Question],
+    ask: Callable[[int], Round],
     plan: BatchPlan,
     process: int,
-    call: Call,
     watch: Stopwatch,
     stops: Callable[[], bool],
+    *,
+    most_rounds: int = 1,
 ) -> Experience | None:
-    """Ask the `questions` of the step, in passes; None where all processes agreed to stop between two of them."""
-    answers, scores = [], []
-    for number in range(plan.passes):
+    """Ask round 0 of the step, in passes, and of further rounds as many passes as it takes until as many groups differ
+    as a step has prompts; None where all processes agreed to stop between two passes.
+
+    How questions are padded is the same in all passes of a round, so that a plan with more passes samples the same.
+    """
+    answers, scores, columns, questions = [], [], [], []
+    for number in range(plan.passes * most_rounds):
         if number and stops():
             return None
+        if number % plan.passes == 0:
+            asked, call = ask(number // plan.passes)
+            questions += asked
         slots = slots_of(number, process, plan)
         with watch.phase("rollout"):
             answers.append(asker.generate(params, [questions[slot] for slot in slots], list(slots), call))
         with watch.phase("rewards"):
             scores.append(asker.score(answers[-1], call.step - 1))
-    return Experience(answers, scores, _table(answers, scores, plan), call.prompt_bucket)
+        columns.append(gather(_columns(answers[-1], scores[-1])).reshape(-1, 4 + 2 * len(scores[-1].names)))
+        table = _table(np.concatenate(columns), len(scores[-1].names))
+        if table.differing(plan.group_size).sum() >= plan.prompts_per_step:
+            break
+    return Experience(answers, scores, table, questions[: len(table.totals) // plan.group_size])
 
 
 def call_for(questions: Sequence[Question], plan: BatchPlan, step: int, seed: int, longest_prompt: int) -> Call:
     return Call(step, seed, prompt_bucket(questions, longest_prompt), samples=plan.group_size)
 
 
-def _table(answers: list[Answers], scores: list[Scores], plan: BatchPlan) -> Table:
-    """Gather [process, pass, row of a pass] and lay it out pass by pass: the order of the step's prompts."""
-    local = np.stack([_columns(answer, score) for answer, score in zip(answers, scores, strict=True)])
-    everywhere = gather(local).swapaxes(0, 1).reshape(plan.sequences_per_step, -1)
-    table = np.asarray(everywhere, np.float64).T
-    rewards = len(scores[0].names)
+def _table(rows: NDArray[np.float64], rewards: int) -> Table:
+    table = rows.T
     return Table(table[0], table[1], table[2] > 0, table[3], table[4 : 4 + rewards], table[4 + rewards :] > 0)
 
 
 def _columns(answers: Answers, scores: Scores) -> NDArray[np.float64]:
+    """[row, number]: what `_table` takes apart."""
     prompts = [len(question.token_ids) for question in answers.questions]
     completions = [len(ids) for ids in answers.token_ids]
     columns = [prompts, completions, answers.finished, scores.totals, *scores.values, *scores.failed]

@@ -6,6 +6,7 @@ refuses to know how a reward came about, and what is done about an update that w
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jax.sharding import Mesh
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 
 from trainer.asking import Answers
 from trainer.contract.run import Algorithm, RunConfig
-from trainer.experience import Experience
+from trainer.experience import Experience, Table
 from trainer.grpo.advantages import batch_advantages, group_advantages
 from trainer.grpo.shaping import overlong_penalty
 from trainer.metrics import Row
 from trainer.model.decoder import Params
 from trainer.rollout import bucket
 from trainer.update import Logprobs, TrainBatch, TrainRow, TrainState, Update, build_train_batch
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,17 @@ class Learner:
         return {"reward/overlong_penalty": float(penalty.mean())} if buffer else {}
 
     def rows(self, found: Experience) -> list[TrainRow]:
-        """The local rows with their advantages. An unscorable row teaches nothing: its tokens are left out."""
+        """The local rows with their advantages. An unscorable row teaches nothing: its tokens are left out.
+
+        With dynamic sampling, so are those of a group without variance, which only fills the batch up.
+        """
         plan, algorithm = self.run.batch, self.run.algorithm
         table, longest = found.table, self.run.sampling.max_length_sample
         everywhere = step_advantages(table.totals, table.completion_tokens, plan.group_size, longest, algorithm)
-        advantages = everywhere.reshape(plan.passes, plan.processes, -1)[:, self.process_index].ravel()
+        advantages = self._local(everywhere)
         trained = np.isfinite(found.totals)
+        if algorithm.dynamic_sampling > 1:
+            trained &= self._local(np.repeat(table.differing(plan.group_size), plan.group_size))
         if algorithm.mask_truncated:
             trained &= np.concatenate([answers.finished for answers in found.answers])
         asked = [
@@ -74,15 +82,26 @@ class Learner:
         rows = zip(asked, advantages, trained, sampled, strict=True)
         return [TrainRow(question.token_ids, ids, float(a), bool(t), said) for (question, ids), a, t, said in rows]
 
+    def _local(self, rows: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Of numbers in the step's order [row] those of this process, which has a part of each pass."""
+        plan = self.run.batch
+        return rows.reshape(plan.passes, plan.processes, -1)[:, self.process_index].ravel()
+
+    def buckets(self, table: Table) -> tuple[int, int]:
+        """The padded lengths of the prompts and of the completions of a batch."""
+        sampling = self.run.sampling
+        prompt, completion = (int(np.max(tokens)) for tokens in (table.prompt_tokens, table.completion_tokens))
+        return bucket(prompt, sampling.global_length), bucket(completion, sampling.max_length_sample)
+
     def _batch(self, found: Experience) -> TrainBatch:
-        longest = int(np.max(found.table.completion_tokens))
+        prompt_bucket, completion_bucket = self.buckets(found.table)
         return build_train_batch(
             self.rows(found),
             self.run.batch,
             self.mesh,
             pad_id=self.pad_id,
-            prompt_bucket=found.prompt_bucket,
-            completion_bucket=bucket(longest, self.run.sampling.max_length_sample),
+            prompt_bucket=prompt_bucket,
+            completion_bucket=completion_bucket,
         )
 
     def _compared(self, state: TrainState, batch: TrainBatch) -> TrainBatch:

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +23,16 @@ from trainer.contract.process import ProcessConfig
 from trainer.data import QuestionSet, draw, epoch_of
 from trainer.distributed import agree_any, gather
 from trainer.evaluate import Evaluation, answer_record
-from trainer.experience import Experience, call_for, collect, table_row
+from trainer.experience import Experience, Round, call_for, collect, table_row
 from trainer.learning import Learner
 from trainer.metricnames import LOSS_NEAR_ZERO
 from trainer.metrics import MetricsFile, Row, batch_row
 from trainer.model.decoder import Params
-from trainer.rollout import bucket
+from trainer.selection import Choice, choice_row, choose, deal, everything
 from trainer.spoiled import SpoiledSteps
 from trainer.tracking import Tracking
 from trainer.update import TrainState
-from trainer.usage import Usage
+from trainer.usage import Sizes, Usage
 from trainer.watchdog import Heartbeat
 
 log = logging.getLogger("trainer")
@@ -109,24 +110,45 @@ class Loop:
 
     def _step(self, state: TrainState, place: Place) -> tuple[TrainState, Place, Row] | None:
         """Train one step; None where all agreed to leave it undone, with `state` as it was."""
-        watch, step, config = progress.Stopwatch(), place.step + 1, self._config
-        rows = draw(config.seed, len(self._run.questions), place.cursor, self._plan.prompts_per_step)
-        questions = [self._run.questions.questions[row] for row in rows]
-        call = call_for(questions, self._plan, step, config.seed, config.sampling.global_length)
-        found = collect(self._run.asker, state.params, questions, self._plan, self._index, call, watch, self._stops)
+        watch, step = progress.Stopwatch(), place.step + 1
+        found = collect(
+            self._run.asker,
+            state.params,
+            partial(self._round, place),
+            self._plan,
+            self._index,
+            watch,
+            self._stops,
+            most_rounds=self._config.algorithm.dynamic_sampling,
+        )
         if found is None:
             return None
         self._check_scorable(step, found)
+        choice, batch = self._chosen(step, found)
         with watch.phase("update"):
-            state, measured = self._run.learner.learn(state, found, self._run.heartbeat.beat)
-        self._spoiled.check(step, measured, found, self._run.learner.rows)
-        place = replace(place, step=step, cursor=place.cursor + self._plan.prompts_per_step)
-        row = self._row(place, found, measured, watch)
+            state, measured = self._run.learner.learn(state, batch, self._run.heartbeat.beat)
+        self._spoiled.check(step, measured, batch, self._run.learner.rows)
+        place = replace(place, step=step, cursor=place.cursor + choice.walked)
+        row = measured | self._usage(found, batch, watch) | self._row(place, found, choice, watch)
         self._tell(row, found)
         return state, place, row
 
-    def _completion_bucket(self, found: Experience) -> int:
-        return bucket(int(np.max(found.table.completion_tokens)), self._config.sampling.max_length_sample)
+    def _round(self, place: Place, number: int) -> Round:
+        config, count = self._config, self._plan.prompts_per_step
+        rows = draw(config.seed, len(self._run.questions), place.cursor + number * count, count)
+        questions = [self._run.questions.questions[row] for row in rows]
+        return Round(
+            questions, call_for(questions, self._plan, place.step + 1, config.seed, config.sampling.global_length)
+        )
+
+    def _chosen(self, step: int, found: Experience) -> tuple[Choice, Experience]:
+        if self._config.algorithm.dynamic_sampling == 1:
+            return everything(self._plan), found
+        choice = choose(found.table, self._plan)
+        if choice.trained < len(choice.groups) and not self._index:
+            text = "step %d: only %d of %d groups have different rewards after %d prompts, the most that a step may ask"
+            log.warning(text, step, choice.trained, len(choice.groups), choice.walked)
+        return choice, deal(found, choice, self._plan, self._index, self._run.asker)
 
     def _check_scorable(self, step: int, found: Experience) -> None:
         """Faults of rewards are told; one that fails on every row of the first step will not do better later."""
@@ -141,17 +163,22 @@ class Loop:
                 text = f"rewards[{number}]: {name} failed on all {count} completions of the first step: {reason}"
                 raise RunError(ExitCode.FAILED, f"{text}; try it with --rewards-try")
 
-    def _row(self, place: Place, found: Experience, measured: Row, watch: progress.Stopwatch) -> Row:
+    def _usage(self, found: Experience, batch: Experience, watch: progress.Stopwatch) -> Row:
+        sampled, trained = (Sizes(one.table.prompt_tokens, one.table.completion_tokens) for one in (found, batch))
+        return self._run.usage.row(sampled, trained, sum(self._run.learner.buckets(batch.table)), watch.seconds)
+
+    def _row(self, place: Place, found: Experience, choice: Choice, watch: progress.Stopwatch) -> Row:
         seconds, tokens = watch.total, float(found.table.completion_tokens.sum())
         devices = self._plan.processes * self._plan.devices_per_process
         row: Row = {"step": place.step, "epoch": epoch_of(len(self._run.questions), place.cursor)}
         row |= {"data/dropped": self._run.questions.dropped, "data/truncated": self._run.questions.truncated}
-        row |= table_row(found.table, self._run.asker.reward_names, self._plan.group_size) | measured
+        asked = found.table.take(np.arange(choice.walked * self._plan.group_size))
+        row |= table_row(asked, self._run.asker.reward_names, self._plan.group_size)
+        if self._config.algorithm.dynamic_sampling > 1:
+            row |= choice_row(choice, len(found.answers))
         row |= {f"time/{name}_s": spent for name, spent in watch.seconds.items()} | {"time/step_s": seconds}
         row["throughput/completion_tokens_per_s"] = tokens / seconds
         row["throughput/completion_tokens_per_s_per_device"] = tokens / seconds / devices
-        width = found.prompt_bucket + self._completion_bucket(found)
-        row |= self._run.usage.row(found.table.prompt_tokens, found.table.completion_tokens, width, watch.seconds)
         return row | batch_row(self._plan)
 
     def _tell(self, row: Row, found: Experience) -> None:

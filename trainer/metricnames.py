@@ -37,6 +37,7 @@ _SAMPLED = "evaluations with several samples"
 _LATER = "batches with old log-probabilities"
 _BUFFER = "runs with an `overlong_buffer`"
 _CAP = "runs with an `importance_cap`"
+_DYNAMIC = "runs with `dynamic_sampling`"
 _KNOWN = "devices whose peak is known"
 _SAVED = "steps that were saved"
 
@@ -63,6 +64,12 @@ METRICS = (
     Metric("finish/length", "share", "completions that reached `max_length_sample` before"),
     Metric("padding/rollout", "share", "sampled token places of rows that had ended before the longest of their pass"),
     Metric("padding/update", "share", "token places of the update that hold no token"),
+    Metric("dynamic_sampling/passes", "", "rollout passes that the step took", _DYNAMIC),
+    Metric(
+        "dynamic_sampling/prompts", "prompts", "from the first that was asked to the last that was needed", _DYNAMIC
+    ),
+    Metric("dynamic_sampling/dropped", "prompts", "of these, those whose group had no variance", _DYNAMIC),
+    Metric("dynamic_sampling/trained", "prompts", "whose groups were trained on: the effective batch", _DYNAMIC),
     Metric("update/loss", "", "the loss that was descended; see below"),
     Metric("update/entropy", "nats", "mean entropy of the policy per completion token"),
     Metric("update/grad_norm", "", "norm of the gradient over all parameters, before clipping"),

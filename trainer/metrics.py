@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.contract.batch import BatchPlan
+from trainer.grpo.advantages import differing
 
 Row = dict[str, float]
 
@@ -71,10 +72,7 @@ def statistics(name: str, values: NDArray[np.generic], *wanted: str) -> Row:
 def group_row(totals: NDArray[np.float64], group_size: int) -> Row:
     """The share of groups that teach nothing, because all their rewards are equal; totals[row], group by group."""
     groups = totals.reshape(-1, group_size)
-    scored = np.isfinite(groups)
-    low = np.min(np.where(scored, groups, np.inf), axis=1)
-    high = np.max(np.where(scored, groups, -np.inf), axis=1)
-    return {"reward/equal_groups": float(np.mean(~(high > low)))}
+    return {"reward/equal_groups": float(np.mean(~differing(groups, np.isfinite(groups))))}
 
 
 def batch_row(plan: BatchPlan) -> Row:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,13 @@ _GIB = float(2**30)
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 Lengths = NDArray[np.float64]
+
+
+class Sizes(NamedTuple):
+    """Tokens of some rows: of their prompts and of their completions, each [row]."""
+
+    prompts: Lengths
+    completions: Lengths
 
 
 class Device(Protocol):
@@ -68,12 +75,12 @@ def update_flops(model: ModelConfig, prompts: Lengths, completions: Lengths) -> 
 
 
 def decode_bytes(model: ModelConfig, plan: BatchPlan, prompts: Lengths, completions: Lengths, width: int) -> float:
-    """The least that one device reads to decode a step's completions, in bytes of `width` a number.
+    """The least that one device reads to decode the completions of whole passes, in bytes of `width` a number.
 
     All weights of its part of the model for every token of the longest row of a pass; the keys and values of each
     prompt once for its group, those of each row as often as it has tokens after them.
     """
-    longest = completions.reshape(plan.passes, -1).max(axis=1)
+    longest = completions.reshape(-1, plan.sequences_per_step // plan.passes).max(axis=1)
     weights = model.parameters / plan.mesh.tp * (longest - 1).sum()
     of_group = completions.reshape(-1, plan.group_size).max(axis=1)
     cached = (prompts[:: plan.group_size] * of_group).sum() + (completions**2).sum() / 2
@@ -92,23 +99,26 @@ class Usage:
     devices: Sequence[Device]
     epochs: int = 1
 
-    def row(self, prompts: Lengths, completions: Lengths, width: int, seconds: Mapping[str, float]) -> Row:
-        """Of a step with these lengths [row] in the step's order, padded to `width` tokens a row for the update."""
-        longest = completions.reshape(self.plan.passes, -1).max(axis=1)
-        asked = float((longest * (len(completions) / self.plan.passes)).sum())
+    def row(self, sampled: Sizes, trained: Sizes, width: int, seconds: Mapping[str, float]) -> Row:
+        """Of a step with these rows in its order: all that its passes sampled, and those of the update, which are
+        padded to `width` tokens there.
+        """
+        of_passes = sampled.completions.reshape(-1, self.plan.sequences_per_step // self.plan.passes)
+        asked = float(of_passes.max(axis=1).sum() * of_passes.shape[1])
+        held = float((trained.prompts + trained.completions).sum())
         row: Row = {
-            "padding/rollout": 1.0 - float(completions.sum()) / asked,
-            "padding/update": 1.0 - float((prompts + completions).sum()) / (len(prompts) * width),
+            "padding/rollout": 1.0 - float(of_passes.sum()) / asked,
+            "padding/update": 1.0 - held / (len(trained.prompts) * width),
         }
-        return row | self._shares(prompts, completions, seconds) | self._memory()
+        return row | self._shares(sampled, trained, seconds) | self._memory()
 
-    def _shares(self, prompts: Lengths, completions: Lengths, seconds: Mapping[str, float]) -> Row:
+    def _shares(self, sampled: Sizes, trained: Sizes, seconds: Mapping[str, float]) -> Row:
         peak = peaks().get(self.devices[0].device_kind)
         if peak is None:
             return {}
         count = self.plan.processes * self.plan.devices_per_process
-        flops = update_flops(self.model, prompts, completions) * self.epochs
-        read = decode_bytes(self.model, self.plan, prompts, completions, _BYTES[self.compute])
+        flops = update_flops(self.model, *trained) * self.epochs
+        read = decode_bytes(self.model, self.plan, *sampled, _BYTES[self.compute])
         return {
             "throughput/update_mfu": flops / (seconds["update"] * count * peak.flops),
             "throughput/decode_bandwidth_share": read / (seconds["rollout"] * peak.bandwidth),

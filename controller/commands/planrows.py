@@ -54,8 +54,13 @@ def _step(run: RunConfig) -> list[Row]:
     per_shard = f"per process, {batch.sequences_per_micro_step // shards} on each of {_count(shards, 'data shard')}"
     tokens = batch.sequences_per_step * (sampling.global_length + sampling.max_length_sample)
     longest = f"sequences x ({sampling.global_length} prompt + {sampling.max_length_sample} completion), at most"
+    refill = run.algorithm.dynamic_sampling
+    most = [
+        Row("prompts at most", str(batch.prompts_per_step * refill), f"{refill} x, to replace groups without variance")
+    ]
     return [
         Row("prompts per step", str(batch.prompts_per_step), prompts),
+        *(most if refill > 1 else []),
         Row("completions per prompt", str(batch.group_size), "the group that is compared"),
         Row("sequences per step", str(batch.sequences_per_step), "prompts x completions, over all processes"),
         Row("sequences per process", str(batch.sequences_per_process), own),

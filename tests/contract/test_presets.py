@@ -51,6 +51,8 @@ def test_a_preset_is_the_numbers_of_its_paper(preset: str) -> None:
         found.mask_truncated,
     )
     assert (found.deviation, found.dual_clip, found.kl) == ("population", None, "k3")
+    assert (found.overlong_buffer, found.importance_cap) == (0, None)
+    assert found.dynamic_sampling == (10 if preset == "dapo" else 1)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,7 @@ def test_a_preset_is_the_numbers_of_its_paper(preset: str) -> None:
         ("mask_truncated", True),
         ("overlong_buffer", 100),
         ("importance_cap", 2.0),
+        ("dynamic_sampling", 3),
     ],
 )
 def test_every_number_may_be_overridden(key: str, value: Any) -> None:
@@ -75,8 +78,8 @@ def test_every_number_may_be_overridden(key: str, value: Any) -> None:
 
 def test_an_override_may_undo_what_a_preset_turns_on() -> None:
     """False and a number below the preset's are values, not absent ones."""
-    found = resolved(preset="dapo", mask_truncated=False, epsilon_high=0.2)
-    assert (found.mask_truncated, found.epsilon_high) == (False, 0.2)
+    found = resolved(preset="dapo", mask_truncated=False, epsilon_high=0.2, dynamic_sampling=1)
+    assert (found.mask_truncated, found.epsilon_high, found.dynamic_sampling) == (False, 0.2, 1)
 
 
 def test_an_override_that_contradicts_its_preset_is_refused() -> None:
@@ -109,6 +112,16 @@ def test_an_override_that_could_do_nothing_is_refused() -> None:
         'algorithm.deviation: "sample" would do nothing in the preset rloo, whose advantage divides by no deviation of '
         "a group; leave it out"
     ]
+
+
+def test_only_groups_without_variance_are_replaced() -> None:
+    """An estimator that looks beyond the group learns from a group of equal rewards as from any other."""
+    assert conflicts({"preset": "reinforce++", "dynamic_sampling": 4}) == [
+        "algorithm.dynamic_sampling: 4 would leave out groups without variance, and the preset reinforce++ compares "
+        "completions with those of the whole batch, not of their group; leave it out"
+    ]
+    assert conflicts({"preset": "reinforce++", "dynamic_sampling": 1}) == []
+    assert conflicts({"preset": "rloo", "dynamic_sampling": 4}) == []
 
 
 def test_a_weight_of_tokens_needs_a_ratio_of_tokens() -> None:

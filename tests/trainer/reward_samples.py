@@ -77,3 +77,9 @@ def short(completions, **kwargs):
 def explodes_on_seven(prompts, completions, **kwargs):
     """Numbers that are finite, and whose sum over the tokens of a batch is not, for one question."""
     return [3e38 * (place % 2) if prompt.startswith("7 ") else place % 2 for place, prompt in enumerate(prompts)]
+
+
+def letters_of_odd(prompts, completions, **kwargs):
+    """As `letters`, and for questions that begin with an even number all the same."""
+    odd = [int(prompt.split()[0]) % 2 for prompt in prompts]
+    return [there * score for there, score in zip(odd, letters(completions), strict=True)]

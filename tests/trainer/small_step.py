@@ -38,6 +38,7 @@ GRPO = Algorithm(
     mask_truncated=False,
     overlong_buffer=0,
     importance_cap=None,
+    dynamic_sampling=1,
     on_non_finite="Fail",
 )
 

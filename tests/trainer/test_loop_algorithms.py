@@ -75,6 +75,7 @@ def algorithm_of(**choice: Any) -> Algorithm:
         "mask_truncated": False,
         "overlong_buffer": 0,
         "importance_cap": None,
+        "dynamic_sampling": 1,
     }
     return Algorithm(**{"deviation": "population", "on_non_finite": "Fail", **fields, **choice})
 
@@ -134,7 +135,7 @@ def test_steps_are_not_skipped_for_ever(byte_model: Path, data: Path, tmp_path: 
     """The tenth skipped step in a row ends the run; a finite one in between begins the count anew."""
     run = resolved(byte_model, data, tmp_path, 1, 1, train={"on_non_finite": "Skip"})
     spoiled, bad = SpoiledSteps(ProcessConfig(run, "0123abcd", 0, None, 0)), float("nan")
-    nothing = Experience([], [Scores((), *[np.zeros(0)] * 3, {})], None, 1)
+    nothing = Experience([], [Scores((), *[np.zeros(0)] * 3, {})], None, [])
     measured = {"update/finite": 0.0, "update/loss": bad, "update/grad_norm": bad}
     for step in range(9):
         spoiled.check(step, measured, nothing, lambda found: [])
@@ -158,5 +159,5 @@ def test_a_process_takes_its_rows_out_of_each_pass(byte_model: Path, data: Path,
     table = Table(*[totals] * 6)
     scores = [Scores((), np.zeros(0), np.zeros(0), totals[rows], {}) for rows in (slice(4, 8), slice(12, 16))]
     learner = Learner(run, 1, None, 0, None, None, None)
-    rows = learner.rows(Experience(answers, scores, table, 1))
+    rows = learner.rows(Experience(answers, scores, table, []))
     assert [row.advantage for row in rows] == [-2, 2, -3, 3, -6, 6, -7, 7]

@@ -143,12 +143,15 @@ def test_the_three_estimates_of_a_divergence() -> None:
     ("aggregation", "numerator", "denominator"),
     [
         ("token-mean", 1 + 2 + 6, 3),
-        ("sequence-mean-token-mean", 1.5 + 6 + 0, 3),
-        ("sequence-mean-token-sum", 1 + 2 + 6, 3 * 10),
+        ("sequence-mean-token-mean", 1.5 + 6, 2),
+        ("sequence-mean-token-sum", 1 + 2 + 6, 2 * 10),
     ],
 )
 def test_each_aggregation_is_a_quotient_of_two_sums(aggregation: str, numerator: float, denominator: float) -> None:
-    """Rows of 2, 1 and 0 tokens with losses 1, 2 | 6 | nothing; what is outside the mask, even NaN, does not count."""
+    """Rows of 2, 1 and 0 tokens with losses 1, 2 | 6 | nothing; what is outside the mask, even NaN, does not count.
+
+    Neither does a row without tokens: an unscorable completion, one that was cut off, a group that fills up.
+    """
     loss = jnp.array([[1.0, 2.0], [6.0, jnp.nan], [jnp.nan, jnp.nan]])
     mask = jnp.array([[True, True], [True, False], [False, False]])
     result = aggregate(loss, mask, aggregation, longest=10)

@@ -10,7 +10,7 @@ from launching import resolved
 from trainer.contract.batch import BatchPlan
 from trainer.metricnames import METRICS, metric_of
 from trainer.model.config import ModelConfig
-from trainer.usage import Usage, decode_bytes, peaks, update_flops
+from trainer.usage import Sizes, Usage, decode_bytes, peaks, update_flops
 
 MODEL = ModelConfig(
     model_type="llama",
@@ -30,6 +30,7 @@ MODEL = ModelConfig(
 )
 BODY = 2 * (8 * 2 * (2 * 4 + 2 * 2) + 2 * 8 + 3 * 8 * 16) + 8
 PROMPTS, COMPLETIONS = np.array([3.0, 3.0, 5.0, 5.0]), np.array([4.0, 2.0, 1.0, 6.0])
+SIZES = Sizes(PROMPTS, COMPLETIONS)
 
 
 class Chip:
@@ -67,15 +68,22 @@ def test_the_floor_of_decoding_is_weights_and_cache() -> None:
 
 def test_padding_is_what_holds_no_token() -> None:
     """In the rollout the places after a row's end up to the longest of its pass; in the update all of a row's rest."""
-    row = Usage(MODEL, plan(), "float32", [Chip("cpu", None)]).row(PROMPTS, COMPLETIONS, 16, {})
+    row = Usage(MODEL, plan(), "float32", [Chip("cpu", None)]).row(SIZES, SIZES, 16, {})
     assert row == {"padding/rollout": pytest.approx(1 - 13 / 24), "padding/update": pytest.approx(1 - 29 / 64)}
+
+
+def test_what_was_sampled_and_not_trained_on_is_work_of_the_rollout() -> None:
+    """A second pass of rows twice as long counts where tokens are sampled, and not in the padding of the update."""
+    twice = Sizes(np.concatenate([PROMPTS, PROMPTS]), np.concatenate([COMPLETIONS, 2 * COMPLETIONS]))
+    row = Usage(MODEL, plan(), "float32", [Chip("cpu", None)]).row(twice, SIZES, 16, {})
+    assert row == {"padding/rollout": pytest.approx(1 - 39 / 72), "padding/update": pytest.approx(1 - 29 / 64)}
 
 
 def test_shares_are_told_where_the_peak_is_known() -> None:
     """Work over seconds, devices and peak; memory is the fullest device's; half the width, half the bytes."""
     chips = [Chip("TPU v5 lite", 2**30), Chip("TPU v5 lite", 3 * 2**29)]
     seconds = {"update": 2.0, "rollout": 4.0}
-    row = Usage(MODEL, plan(), "bfloat16", chips).row(PROMPTS, COMPLETIONS, 16, seconds)
+    row = Usage(MODEL, plan(), "bfloat16", chips).row(SIZES, SIZES, 16, seconds)
     flops, read = update_flops(MODEL, PROMPTS, COMPLETIONS), decode_bytes(MODEL, plan(), PROMPTS, COMPLETIONS, 2)
     assert row["throughput/update_mfu"] == pytest.approx(flops / (2.0 * 2 * 197e12))
     assert row["throughput/decode_bandwidth_share"] == pytest.approx(read / (4.0 * 819e9))
@@ -102,7 +110,7 @@ def test_every_epoch_is_work() -> None:
     """Two updates on a batch are twice the operations of one."""
     seconds = {"update": 2.0, "rollout": 4.0}
     once, twice = (
-        Usage(MODEL, plan(), "bfloat16", [Chip("TPU v5 lite", 1)], epochs).row(PROMPTS, COMPLETIONS, 16, seconds)
+        Usage(MODEL, plan(), "bfloat16", [Chip("TPU v5 lite", 1)], epochs).row(SIZES, SIZES, 16, seconds)
         for epochs in (1, 2)
     )
     assert twice["throughput/update_mfu"] == pytest.approx(2 * once["throughput/update_mfu"])

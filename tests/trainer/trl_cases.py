@@ -31,5 +31,6 @@ def algorithm_of(case: dict[str, Any]) -> Algorithm:
         mask_truncated=False,
         overlong_buffer=0,
         importance_cap=None,
+        dynamic_sampling=1,
         on_non_finite="Fail",
     )

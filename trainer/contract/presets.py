@@ -35,6 +35,7 @@ class Preset:
     mask_truncated: bool = False
     overlong_buffer: int = 0
     importance_cap: float | None = None
+    dynamic_sampling: int = 1
     has_kl: bool = True
 
 
@@ -43,8 +44,9 @@ PRESETS = {
     "grpo": Preset(),
     # https://arxiv.org/abs/2503.20783
     "dr_grpo": Preset(advantage="dr_grpo", aggregation="sequence-mean-token-sum", has_kl=False),
-    # https://arxiv.org/abs/2503.14476: clip-higher, token mean, overlong filtering.
-    "dapo": Preset(epsilon_high=0.28, mask_truncated=True, has_kl=False),
+    # https://arxiv.org/abs/2503.14476: clip-higher, token mean, overlong filtering, dynamic sampling. That has no bound
+    # there; ours is that of its recipe in verl, https://verl.readthedocs.io/en/latest/algo/dapo.html.
+    "dapo": Preset(epsilon_high=0.28, mask_truncated=True, dynamic_sampling=10, has_kl=False),
     # https://arxiv.org/abs/2402.14740: a completion is one action, so its log-probabilities are summed.
     "rloo": Preset(advantage="rloo", aggregation="sequence-mean-token-sum"),
     # https://arxiv.org/abs/2501.03262
@@ -78,6 +80,7 @@ def check_preset(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation
     yield from _dual_clip(parsed, spelling)
     yield from _overlong_buffer(parsed, spelling)
     yield from _importance_cap(parsed, spelling)
+    yield from _dynamic_sampling(parsed, spelling)
     if parsed.knows("train.beta") and train.beta > 0 and not preset.has_kl:
         message = f"{train.beta} weighs a KL term, and the preset {name} is defined without one; leave it out"
         yield _conflict(spelling, "train.beta", train.beta, message)
@@ -159,6 +162,22 @@ def _importance_cap(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violat
             "whole completion, so that no token weighs more than another; leave it out"
         )
         yield _conflict(spelling, "algorithm.importance_cap", algorithm.importance_cap, message)
+
+
+def _dynamic_sampling(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    """What compares with the whole batch learns from a group without variance too."""
+    algorithm = parsed.config.algorithm
+    times, preset = algorithm.dynamic_sampling, algorithm.preset
+    if (
+        parsed.knows("algorithm.dynamic_sampling")
+        and times not in (None, 1)
+        and PRESETS[preset].advantage not in GROUPED
+    ):
+        message = (
+            f"{times} would leave out groups without variance, and the preset {preset} compares completions with those "
+            "of the whole batch, not of their group; leave it out"
+        )
+        yield _conflict(spelling, "algorithm.dynamic_sampling", times, message)
 
 
 def _conflict(spelling: Spelling, path: str, value: object, message: str) -> Violation:

@@ -83,7 +83,9 @@ class Sampling(Resolved):
 
 
 class Algorithm(Resolved):
-    """A preset with its overrides, every number of it. `dual_clip` and `importance_cap` null are none."""
+    """A preset with its overrides, every number of it. None is `dual_clip` or `importance_cap` null, `overlong_buffer`
+    0, `dynamic_sampling` 1.
+    """
 
     advantage: Advantage
     deviation: Deviation
@@ -99,6 +101,7 @@ class Algorithm(Resolved):
     mask_truncated: bool
     overlong_buffer: int
     importance_cap: float | None
+    dynamic_sampling: int
     on_non_finite: Literal["Fail", "Skip"]
 
 
@@ -327,6 +330,7 @@ def _resolved_algorithm(config: RunnerConfig) -> Algorithm:
         mask_truncated=preset.mask_truncated,
         overlong_buffer=preset.overlong_buffer,
         importance_cap=preset.importance_cap,
+        dynamic_sampling=preset.dynamic_sampling,
         on_non_finite=train.on_non_finite,
     )
 

@@ -140,6 +140,11 @@ class AlgorithmConfig(Section):
         description="each token is weighed by how much likelier it is to the update than to the rollout that sampled "
         "it, at most by this (2 is usual); null = off",
     )
+    dynamic_sampling: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None,
+        description="groups whose rewards are all equal are replaced by those of further prompts; a step asks at most "
+        "so many times its prompts; 1 = off; null = the preset's, 10 for dapo",
+    )
 
 
 class TrainConfig(Section):

@@ -30,14 +30,20 @@ def group_advantages(
     count = valid.sum(axis=1, keepdims=True)
     known = np.where(valid, rewards, 0.0).astype(np.float64)
     deviation = np.where(valid, known - known.sum(axis=1, keepdims=True) / np.maximum(count, 1), 0.0)
-    # The mean of equal numbers is not exactly that number: 0.1 + 0.1 + 0.1 is not 3 · 0.1.
-    differs = np.ptp(np.where(valid, known, _first_valid(known, valid)), axis=1, keepdims=True) > 0
     if estimator == "grpo":
         variance = (deviation**2).sum(axis=1, keepdims=True) / np.maximum(count - ddof, 1)
         deviation = deviation / (np.sqrt(variance) + STD_EPSILON)
     elif estimator == "rloo":
         deviation = deviation * count / np.maximum(count - 1, 1)
-    return np.where(differs, deviation, 0.0).astype(np.float32)
+    # The mean of equal numbers is not exactly that number: 0.1 + 0.1 + 0.1 is not 3 · 0.1.
+    return np.where(differing(rewards, valid)[:, None], deviation, 0.0).astype(np.float32)
+
+
+def differing(rewards: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Bool [prompt]: the groups in which two valid rewards differ; the others have no variance, and teach nothing."""
+    low, high = (np.where(valid, rewards, limit) for limit in (np.inf, -np.inf))
+    differs: np.ndarray = low.min(axis=1) < high.max(axis=1)
+    return differs
 
 
 def batch_advantages(rewards: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -47,7 +53,3 @@ def batch_advantages(rewards: np.ndarray, valid: np.ndarray) -> np.ndarray:
     belongs to is not looked at. The deviation is the population's. Equal rewards give exactly 0.
     """
     return group_advantages(rewards.reshape(1, -1), valid.reshape(1, -1)).reshape(rewards.shape)
-
-
-def _first_valid(known: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(known, valid.argmax(axis=1, keepdims=True), axis=1)

@@ -96,7 +96,7 @@ def aggregate(
     """Numerator and denominator, two float32 scalars, of one loss from `loss` [row, token] where `mask` is true.
 
     Both add up over micro-steps and processes, and only the quotient of the two sums is the loss: then no split of a
-    batch weighs its tokens otherwise than the whole.
+    batch weighs its tokens otherwise than the whole. A row without a token in the mask is no row of the batch.
     - token-mean: Σ loss / tokens, DAPO;
     - sequence-mean-token-mean: the mean over rows of a row's mean, https://arxiv.org/abs/2402.03300 eq. 3;
     - sequence-mean-token-sum: Σ loss / (rows · `longest`), the longest completion allowed, a constant: Dr. GRPO,
@@ -106,7 +106,7 @@ def aggregate(
     lengths = _length(mask)
     if aggregation == "token-mean":
         return sums.sum(), lengths.sum()
-    rows = jnp.float32(mask.shape[0])
+    rows = (lengths > 0).sum(dtype=jnp.float32)
     if aggregation == "sequence-mean-token-mean":
         return (sums / jnp.maximum(lengths, 1.0)).sum(), rows
     return sums.sum(), rows * longest
