@@ -81,9 +81,10 @@ def _run(run: RunConfig) -> list[Row]:
         Row("learning rate", f"{run.optimizer.learning_rate:g}", f"{run.optimizer.name}, {run.optimizer.schedule}"),
     ]
     if run.eval_every_steps:
-        batches = "the whole split" if run.eval_batches is None else f"{run.eval_batches} batches"
+        batches = "all questions" if run.eval_batches is None else f"{run.eval_batches} batches"
+        split = "" if run.data.eval.endswith((".jsonl", ".parquet")) else f" {run.eval_split}"
         rows.append(
-            Row("evaluation every", f"{run.eval_every_steps} steps", f"{batches} of {run.data.eval} {run.eval_split}")
+            Row("evaluation every", f"{run.eval_every_steps} steps", f"{batches} of {run.data.eval}{split}")
         )
     if run.checkpoint.every_steps:
         where = f"below {run.output_uri}, the last {run.checkpoint.keep} kept"

@@ -31,6 +31,10 @@ def raises(completions, **kwargs):
     raise KeyError("solution")
 
 
+def nothing(completions, **kwargs):
+    """Its author forgot to return."""
+
+
 def too_few(completions, **kwargs):
     return [1.0]
 

@@ -50,6 +50,13 @@ def test_rows_become_prompts_with_their_columns(questions: Path, tokenizer) -> N
     assert tokenizer.decode(loaded.questions[0].token_ids) == "What is 1 + 1?"
 
 
+def test_a_file_that_windows_saved_is_read_as_it_looks(questions: Path, tokenizer) -> None:
+    """A byte-order mark and carriage returns, which no editor shows, are no part of the data."""
+    before = load(questions, tokenizer).questions
+    questions.write_bytes(b"\xef\xbb\xbf" + questions.read_bytes().replace(b"\n", b"\r\n"))
+    assert load(questions, tokenizer).questions == before
+
+
 def test_a_template_and_a_system_prompt_shape_the_prompt(questions: Path, tokenizer) -> None:
     """The jinja2 template sees the columns; without a chat template the system prompt comes first, as plain text."""
     loaded = load(questions, tokenizer, prompt_template="{{ level }}: {{ question }}", system_prompt="Add.")

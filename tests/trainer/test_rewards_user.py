@@ -64,6 +64,7 @@ def test_an_async_function_is_awaited() -> None:
     ("function", "reason"),
     [
         ("raises", "KeyError: 'solution'"),
+        ("nothing", "TypeError: a NoneType came back; return a list with one number or None per completion"),
         ("too_few", "ValueError: 1 rewards for 2 completions"),
         ("dies", "its process ended with exit code 3"),
     ],

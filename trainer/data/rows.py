@@ -4,6 +4,7 @@ A row that cannot be read is named by file and line: the user has to find it.
 """
 
 import json
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def _read(field: str, file: hub.HubFile) -> list[Row]:
     if file.path.suffix == ".parquet":
         return _parquet(field, file)
     try:
-        lines = file.path.read_bytes().split(b"\n")
+        lines = file.path.read_bytes().removeprefix(BOM_UTF8).split(b"\n")
     except OSError as error:
         raise _unreadable(field, file, error.strerror or str(error)) from None
     return [_parsed(field, f"{file.label} line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -9,7 +9,7 @@ import inspect
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -171,6 +171,8 @@ def _unused(*_: Any) -> None:
 
 
 def _numbers(result: Any, rows: int) -> list[float | None]:
+    if isinstance(result, Mapping | str) or not isinstance(result, Iterable):
+        raise TypeError(f"a {type(result).__name__} came back; return a list with one number or None per completion")
     values = [None if value is None else float(value) for value in result]
     if len(values) != rows:
         raise ValueError(f"{len(values)} rewards for {rows} completions")
