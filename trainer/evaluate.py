@@ -1,6 +1,7 @@
 """Evaluation: every question of the split once over all processes, greedily or in n samples; numbers go out."""
 
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from trainer.metrics import Row, reward_row, statistics
 from trainer.rewards import Scores
 from trainer.rewards.answers import vote_of
 from trainer.solving import NO_VOTE, solved_row
+
+log = logging.getLogger("trainer")
 
 _SEED_STEP = 0
 """Sampling's step for all evaluations: training begins at 1, so no draw is shared; and two evaluations of a run use the
@@ -78,16 +81,20 @@ class Evaluation:
             greedy=exam.way.temperature == 0,
             prompts_per_process=questions_per_process(exam.plan, samples),
         )
-        tables = []
+        tables: list[NDArray[np.generic]] = []
+        faults: dict[str, str] = {}
         for number, batch in enumerate(batches):
             share = share_of(batch, exam.process, exam.plan, samples)
             answers = self._asker.generate(params, [questions[i] for i in share], list(share), call)
             scores = self._asker.score(answers, step)
+            faults |= scores.errors
             self._write(step, share, answers, scores, first=number == 0)
             rows = questions_per_process(exam.plan, samples) * samples
             tables.append(gather(_padded_table(share, samples, answers, scores, rows)))
             if interrupted():
                 return None
+        for name, reason in faults.items():
+            log.warning("evaluation after step %d: reward %s failed: %s", step, name, reason)
         summary = _summary(self._asker.reward_names, samples, np.concatenate(tables, axis=1))
         summary |= {"eval/dropped": exam.questions.dropped, "eval/truncated": exam.questions.truncated}
         self._write_results(step, summary)

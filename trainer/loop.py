@@ -245,10 +245,7 @@ class Loop:
             state.params, place.step, config.sampling.global_length, config.eval_batches, self._stops
         )
         if row is not None and not self._index:
-            parts = ", ".join(f"{name} {row[f'eval/reward/{name}/mean']:.3f}" for name in self._run.asker.reward_names)
-            text = f"reward {row['eval/reward/total/mean']:.3f} ({parts}) on {row['eval/questions']:.0f} questions"
-            solved = [f"{name.removeprefix('eval/')} {row[name]:.3f}" for name in row if "@" in name]
-            log.info("evaluation after step %d | %s | %.1f s", place.step, ", ".join([text, *solved]), watch.total)
+            log.info("%s", progress.evaluation_line(row, place.step, self._run.asker.reward_names, watch.total))
         return row if row is None else row | {"time/evaluation_s": watch.total}
 
     def _save(self, state: TrainState, place: Place, score: float | None = None) -> Row:

@@ -104,6 +104,15 @@ def step_line(row: Mapping[str, float], steps: int, rewards: tuple[str, ...], re
     )
 
 
+def evaluation_line(row: Mapping[str, float], step: int, rewards: tuple[str, ...], seconds: float) -> str:
+    """One evaluation in one line, from its metrics."""
+    parts = ", ".join(f"{name} {row[f'eval/reward/{name}/mean']:.3f}" for name in rewards)
+    told = [f"reward {row['eval/reward/total/mean']:.3f} ({parts}) on {row['eval/questions']:.0f} questions"]
+    told += [f"{name.removeprefix('eval/')} {row[name]:.3f}" for name in row if "@" in name]
+    unscorable = f" | {row['eval/reward/unscorable']:.0f} unscorable" if row["eval/reward/unscorable"] else ""
+    return f"evaluation after step {step} | {', '.join(told)}{unscorable} | {seconds:.1f} s"
+
+
 class Stopwatch:
     """Seconds of each phase of one step; those of a phase entered twice add up."""
 

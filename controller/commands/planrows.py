@@ -83,9 +83,7 @@ def _run(run: RunConfig) -> list[Row]:
     if run.eval_every_steps:
         batches = "all questions" if run.eval_batches is None else f"{run.eval_batches} batches"
         split = "" if run.data.eval.endswith((".jsonl", ".parquet")) else f" {run.eval_split}"
-        rows.append(
-            Row("evaluation every", f"{run.eval_every_steps} steps", f"{batches} of {run.data.eval}{split}")
-        )
+        rows.append(Row("evaluation every", f"{run.eval_every_steps} steps", f"{batches} of {run.data.eval}{split}"))
     if run.checkpoint.every_steps:
         where = f"below {run.output_uri}, the last {run.checkpoint.keep} kept"
         rows.append(Row("checkpoint every", f"{run.checkpoint.every_steps} steps", where))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trainer.metrics import MetricsFile, group_row, reward_row, statistics
-from trainer.progress import Pace, clock, step_line
+from trainer.progress import Pace, clock, evaluation_line, step_line
 from trainer.watchdog import LOADING_SECONDS, Heartbeat, Watchdog
 
 NAN = math.nan
@@ -83,6 +83,17 @@ def test_a_step_is_one_line() -> None:
         "| 12.1 s (rollout 9.0, rewards 0.1, update 2.9) | ETA 0:17:45"
     )
     assert "| 3 unscorable |" in step_line(row | {"reward/unscorable": 3}, 100, ("correct",), None)
+
+
+def test_an_evaluation_is_one_line() -> None:
+    """Rewards, questions and what several samples tell; answers without a reward are shown where there are any."""
+    row = {"eval/reward/total/mean": 0.75, "eval/reward/correct/mean": 0.5, "eval/reward/unscorable": 0.0}
+    row |= {"eval/questions": 1319.0, "eval/pass@1": 0.5, "eval/maj@4": 0.625}
+    told = evaluation_line(row, 20, ("correct",), 12.34)
+    assert told == (
+        "evaluation after step 20 | reward 0.750 (correct 0.500) on 1319 questions, pass@1 0.500, maj@4 0.625 | 12.3 s"
+    )
+    assert " | 3 unscorable | 12.3 s" in evaluation_line(row | {"eval/reward/unscorable": 3}, 20, ("correct",), 12.34)
 
 
 def test_a_silent_heartbeat_is_a_stall() -> None:
