@@ -16,23 +16,24 @@ from jax.sharding import Mesh
 
 from trainer.arrays.truncation import Truncation
 from trainer.asking import Asker
-from trainer.checkpoint import Checkpoints, Place
+from trainer.checkpoint import Checkpoints, Place, fingerprint
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.process import ProcessConfig
 from trainer.contract.run import RunConfig, Sampling
-from trainer.data import QuestionSet
 from trainer.evaluate import Evaluation, Exam
-from trainer.export import Exporter
+from trainer.export import Adapter, Exporter
 from trainer.learning import Learner
 from trainer.loop import Loop, Run
 from trainer.mesh import build_mesh
 from trainer.model.decoder import Params
+from trainer.model.lora import Frozen, init_adapters
 from trainer.model.source import stop_ids
 from trainer.model.weights import load_params
 from trainer.policy import make_scorer
 from trainer.preflight import Ready
 from trainer.rollout import Rollout, StopStrings
 from trainer.tracking import Tracking
+from trainer.trained import base_of, lora_of
 from trainer.update import Optimizer, TrainState, init_state, make_logprobs, make_optimizer, make_update
 from trainer.usage import Usage
 from trainer.watchdog import Heartbeat
@@ -52,14 +53,12 @@ def build(
     _keep_programs(process)
     mesh = build_mesh(run.batch)
     optimizer = make_optimizer(run.optimizer, run.steps * run.algorithm.ppo_epochs)
-    params = load_params(ready.model_folder, ready.model, mesh, _dtype(run.precision.params))
-    # A copy, because the update gives the policy's buffers away; and before a checkpoint takes the policy's place.
-    reference = jax.tree.map(jnp.copy, params) if run.algorithm.beta else None
-    state = init_state(params, optimizer, mesh)
+    state, frozen, reference = _weights(run, ready, mesh, optimizer)
     heartbeat.beat()
-    learner = _learner(process, ready, mesh, optimizer, state, reference)
+    learner = _learner(process, ready, mesh, optimizer, state, frozen, reference)
     checkpoints = Checkpoints(process.folder.checkpoints, run.checkpoint.keep) if ready.shared else None
-    state, place = _begin(run, checkpoints, state, ready.train)
+    start = Place(0, 0, ready.train.digest, base=None if frozen is None else fingerprint(frozen.params))
+    state, place = _begin(run, checkpoints, state, start, ready.train.source)
     heartbeat.beat()
     asker = _asker(run, ready, mesh, run.sampling)
     built = Run(
@@ -69,16 +68,30 @@ def build(
         questions=ready.train,
         evaluation=_evaluation(process, ready, mesh, asker),
         learner=learner,
-        usage=_usage(run, ready),
+        usage=_usage(run, ready, frozen),
         tracking=Tracking.of(process),
         checkpoints=checkpoints,
         heartbeat=heartbeat,
         interrupted=interrupted,
         on_step=on_step,
-        export=_export(process, ready, heartbeat),
+        export=_export(process, ready, heartbeat, frozen),
     )
     _announce(process, ready, place)
     return Loop(built), state, place
+
+
+def _weights(
+    run: RunConfig, ready: Ready, mesh: Mesh, optimizer: Optimizer
+) -> tuple[TrainState, Frozen | None, Params | None]:
+    """What is trained, the model that it is trained beside where it is adapters, and the weights of the KL term."""
+    params = load_params(ready.model_folder, ready.model, mesh, _dtype(run.precision.params))
+    lora, needs_reference = lora_of(run), run.algorithm.beta > 0
+    if lora is not None:
+        adapters = init_adapters(ready.model, lora, run.seed, mesh)
+        return init_state(adapters, optimizer, mesh), Frozen(params, lora), params if needs_reference else None
+    # A copy, because the update gives the policy's buffers away; and before a checkpoint takes the policy's place.
+    reference = jax.tree.map(jnp.copy, params) if needs_reference else None
+    return init_state(params, optimizer, mesh), None, reference
 
 
 def _keep_programs(process: ProcessConfig) -> None:
@@ -87,10 +100,9 @@ def _keep_programs(process: ProcessConfig) -> None:
 
 
 def _begin(
-    run: RunConfig, checkpoints: Checkpoints | None, state: TrainState, questions: QuestionSet
+    run: RunConfig, checkpoints: Checkpoints | None, state: TrainState, start: Place, source: str
 ) -> tuple[TrainState, Place]:
-    """The newest checkpoint where there is one to resume, else the beginning."""
-    start = Place(step=0, cursor=0, data=questions.digest)
+    """The newest checkpoint where there is one to resume, else `start`. `source` is what the questions came from."""
     if checkpoints is None:
         return state, start
     if run.checkpoint.resume == "Never":
@@ -100,17 +112,29 @@ def _begin(
         return state, start
     restored, place = found
     if place.data != start.data:
-        raise RunError(
-            ExitCode.FAILED,
-            f"data.train: {questions.source} is not what it was at step {place.step}, whose checkpoint this run would "
-            "resume; bring the old data back, or use --new-run to start afresh",
-            agreed=True,
-        )
+        raise _changed(f"data.train: {source}", place)
+    if place.base != start.base:
+        raise _changed(f"model_path: {run.model_path}", place)
     return restored, place
 
 
+def _changed(what: str, place: Place) -> RunError:
+    return RunError(
+        ExitCode.FAILED,
+        f"{what} is not what it was at step {place.step}, whose checkpoint this run would resume; bring the old one "
+        "back, or use --new-run to start afresh",
+        agreed=True,
+    )
+
+
 def _learner(
-    process: ProcessConfig, ready: Ready, mesh: Mesh, optimizer: Optimizer, state: TrainState, reference: Params | None
+    process: ProcessConfig,
+    ready: Ready,
+    mesh: Mesh,
+    optimizer: Optimizer,
+    state: TrainState,
+    frozen: Frozen | None,
+    reference: Params | None,
 ) -> Learner:
     run, sampling = process.run, process.run.sampling
     score = make_scorer(
@@ -121,14 +145,16 @@ def _learner(
         compute_dtype=_dtype(run.precision.compute),
         remat=run.precision.remat,
     )
+    longest = sampling.max_length_sample
     return Learner(
         run,
         process.process_index,
         mesh,
         _pad_id(ready),
-        make_update(score, mesh, optimizer, state, algorithm=run.algorithm, longest=sampling.max_length_sample),
+        make_update(score, mesh, optimizer, state, algorithm=run.algorithm, longest=longest, frozen=frozen),
         make_logprobs(score, mesh),
         reference,
+        frozen,
     )
 
 
@@ -158,19 +184,28 @@ def _evaluation(process: ProcessConfig, ready: Ready, mesh: Mesh, asker: Asker) 
     return Evaluation(asker, Exam(ready.evaluation, run.eval, run.seed, run.batch, process.process_index, folder))
 
 
-def _usage(run: RunConfig, ready: Ready) -> Usage:
-    devices = jax.local_devices()
-    return Usage(ready.model, run.batch, run.precision.compute, devices, epochs=run.algorithm.ppo_epochs)
+def _usage(run: RunConfig, ready: Ready, frozen: Frozen | None) -> Usage:
+    adapters = 0 if frozen is None else frozen.lora.parameters(ready.model)
+    devices, epochs = jax.local_devices(), run.algorithm.ppo_epochs
+    return Usage(ready.model, run.batch, run.precision.compute, devices, epochs=epochs, adapters=adapters)
 
 
-def _export(process: ProcessConfig, ready: Ready, heartbeat: Heartbeat) -> Callable[[Params], None] | None:
+def _export(
+    process: ProcessConfig, ready: Ready, heartbeat: Heartbeat, frozen: Frozen | None
+) -> Callable[[Params], None] | None:
     if process.run.export.when == "Never":
         return None
     writes = process.process_index == 0
     exporter = Exporter(ready.model_folder, ready.model, process.run.export.dtype, writes, heartbeat.beat)
 
+    base, revision = base_of(process.run, ready.model_revision), ready.model_revision
+
     def export(params: Params) -> None:
-        exporter.write(params, Path(process.folder.export))
+        target = Path(process.folder.export)
+        if frozen is None:
+            exporter.write(params, target)
+        else:
+            exporter.write(frozen.merged(params), target, Adapter(params, frozen.lora, base, revision))
         log.info("exported to %s in %s", process.folder.export, process.run.export.dtype)
 
     return export
@@ -190,6 +225,9 @@ def _announce(process: ProcessConfig, ready: Ready, place: Place) -> None:
     if process.process_index:
         return
     log.info("model %s: %s parameters", process.run.model_path, f"{ready.model.parameters:,}")
+    if (lora := lora_of(process.run)) is not None:
+        modules = ", ".join(lora.modules)
+        log.info("lora: %s parameters of rank %d beside %s", f"{lora.parameters(ready.model):,}", lora.rank, modules)
     log.info("data: train %s", ready.train.summary)
     if ready.evaluation is not None:
         log.info("data: eval %s", ready.evaluation.summary)

@@ -41,12 +41,14 @@ _TOLD = 400
 class Place:
     """Where a run stands: completed steps, and questions drawn since the beginning (`cursor`).
 
-    `data` is the digest of the questions: over others, the cursor would mean nothing.
+    `data` is the digest of the questions: over others, the cursor would mean nothing. `base` is the fingerprint of the
+    frozen weights that adapters are trained beside, which no checkpoint holds; None where the weights are trained.
     """
 
     step: int
     cursor: int
     data: str
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,8 @@ class Checkpoints:
         checkpoint = self._folder / str(writing.place.step)
         self._arrays.finalize(checkpoint / _STATE)
         place = writing.place
-        marker = Marker(place.step, place.cursor, place.data, writing.score, committed.sizes(checkpoint))
+        files = committed.sizes(checkpoint)
+        marker = Marker(place.step, place.cursor, place.data, writing.score, files, place.base)
         committed.commit(checkpoint, marker)
         self._remove(committed.superfluous(list(committed.readable_markers(self._folder)), self._keep))
 
@@ -192,7 +195,7 @@ class Checkpoints:
         except DamagedError as error:
             raise RunError(ExitCode.FAILED, str(error)) from error
         state = self._arrays.restore(checkpoint / _STATE, args=ocp.args.StandardRestore(shapes))
-        return state, Place(marker.step, marker.cursor, marker.data)
+        return state, Place(marker.step, marker.cursor, marker.data, marker.base)
 
     def _write(self, folder: epath.Path, state: Any) -> "Future[Any]":
         """Copy to the host, and write from there. On a CPU the copy is the buffer; JAX then does not give it away."""

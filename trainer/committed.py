@@ -30,7 +30,8 @@ class Marker:
     """`cursor` counts the questions drawn so far, of data with the digest `data`.
 
     `score` is the metric of `checkpoint.best`, where the step was evaluated. `files` are the sizes in bytes of all
-    files of the checkpoint, by their path inside it.
+    files of the checkpoint, by their path inside it. `base` is the fingerprint of the frozen model whose adapters these
+    are.
     """
 
     step: int
@@ -38,6 +39,7 @@ class Marker:
     data: str
     score: float | None
     files: dict[str, int]
+    base: str | None = None
 
 
 def commit(checkpoint: epath.Path, marker: Marker) -> None:

@@ -19,6 +19,7 @@ from trainer.grpo.advantages import batch_advantages, group_advantages
 from trainer.grpo.shaping import overlong_penalty
 from trainer.metrics import Row
 from trainer.model.decoder import Params
+from trainer.model.lora import Frozen
 from trainer.rollout import bucket
 from trainer.update import Logprobs, TrainBatch, TrainRow, TrainState, Update, build_train_batch
 
@@ -29,7 +30,8 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 class Learner:
     """The compiled programs of an update with what they need of a run.
 
-    `reference` holds the frozen weights of the KL term, split like the policy's; None without one.
+    `reference` holds the weights that the KL term stays near, split like the policy's; None without one. `frozen` is
+    the model where adapters are trained.
     """
 
     run: RunConfig
@@ -39,6 +41,11 @@ class Learner:
     update: Update
     logprobs: Logprobs
     reference: Params | None
+    frozen: Frozen | None = None
+
+    def policy(self, state: TrainState) -> Params:
+        """The model that samples and is trained: the weights of the state, or adapters beside a frozen model."""
+        return state.params if self.frozen is None else self.frozen.joined(state.params)
 
     def learn(self, state: TrainState, found: Experience, beat: Callable[[], None]) -> tuple[TrainState, Row]:
         """All updates on one batch of completions; metrics are means over them. `beat` is told each.
@@ -110,7 +117,7 @@ class Learner:
         A single update needs no old ones: it begins at the old policy, where the ratio is 1.
         """
         if self.run.algorithm.ppo_epochs > 1:
-            batch = batch._replace(old_logprobs=self.logprobs(state.params, batch))
+            batch = batch._replace(old_logprobs=self.logprobs(self.policy(state), batch))
         if self.reference is not None:
             batch = batch._replace(reference_logprobs=self.logprobs(self.reference, batch))
         return batch

@@ -113,7 +113,7 @@ class Loop:
         watch, step = progress.Stopwatch(), place.step + 1
         found = collect(
             self._run.asker,
-            state.params,
+            self._run.learner.policy(state),
             partial(self._round, place),
             self._plan,
             self._index,
@@ -242,7 +242,7 @@ class Loop:
             return {}
         watch, config = progress.Stopwatch(), self._config
         row = self._run.evaluation.run(
-            state.params, place.step, config.sampling.global_length, config.eval_batches, self._stops
+            self._run.learner.policy(state), place.step, config.sampling.global_length, config.eval_batches, self._stops
         )
         if row is not None and not self._index:
             log.info("%s", progress.evaluation_line(row, place.step, self._run.asker.reward_names, watch.total))

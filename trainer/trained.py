@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from trainer.committed import MARKER, DamagedError, committed_steps, read_whole
+from trainer.checkpoint import fingerprint
+from trainer.committed import MARKER, DamagedError, committed_steps, read_marker, read_whole
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.run import RunConfig
 from trainer.contract.runfolder import RunFolder
@@ -25,6 +26,7 @@ from trainer.mesh import local_mesh
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.config import ModelConfig, UnsupportedModelError, read_model_config
 from trainer.model.decoder import Params
+from trainer.model.lora import Frozen, Lora, adapter_shapes, adapter_shardings
 from trainer.model.sharding import param_shapes, param_shardings
 from trainer.model.source import ModelNotReachableError, resolve_model
 from trainer.model.weights import load_params
@@ -38,7 +40,7 @@ class Trained:
     """A model that can be read. `run` and `step` are None where it is not a checkpoint of a run.
 
     `folder` is a Hugging Face folder: it holds the weights where there is no step, else what they were before training.
-    `dtype` is that of the stored weights.
+    `dtype` is that of the stored weights, `revision` the hub's commit of the model that a run began with.
     """
 
     name: str
@@ -47,23 +49,59 @@ class Trained:
     dtype: str
     run: RunConfig | None
     checkpoint: Path | None
+    revision: str | None = None
+
+    @property
+    def base(self) -> str:
+        """The hub id or folder of the model that the run began with, or of this one."""
+        return self.name if self.run is None else base_of(self.run, self.revision)
 
     @property
     def step(self) -> int | None:
         return None if self.checkpoint is None else int(self.checkpoint.name)
 
     def params(self, dtype: str | None = None) -> Params:
-        """The weights over the devices of this machine, in `dtype` (None: as they are stored)."""
+        """The weights over the devices of this machine, in `dtype` (None: as they are stored), adapters beside them."""
         mesh, wanted = local_mesh(), jnp.dtype(dtype or self.dtype)
         if self.checkpoint is None:
             return load_params(self.folder, self.config, mesh, wanted)
-        return _restore(self.checkpoint, param_shapes(self.config), param_shardings(self.config, mesh), wanted)
+        adapted = self.adapted()
+        if adapted is None:
+            return _restore(self.checkpoint, param_shapes(self.config), param_shardings(self.config, mesh), wanted)
+        frozen, adapters = adapted
+        whole: Params = jax.tree.map(lambda leaf: leaf.astype(wanted), frozen.joined(adapters))
+        return whole
+
+    def adapted(self) -> tuple[Frozen, Params] | None:
+        """The frozen model and the adapters of a checkpoint of a run that trained some; None where it trained none."""
+        lora = None if self.run is None else lora_of(self.run)
+        if self.checkpoint is None or lora is None:
+            return None
+        mesh = local_mesh()
+        frozen = Frozen(load_params(self.folder, self.config, mesh, jnp.dtype(self.dtype)), lora)
+        if fingerprint(frozen.params) != read_marker(epath.Path(self.checkpoint)).base:
+            raise RunError(
+                ExitCode.INPUT_NOT_REACHABLE,
+                f"{self.name}: {self.folder} is not what it was when the adapters were trained; bring it back",
+            )
+        shardings = adapter_shardings(self.config, lora, mesh)
+        return frozen, _restore(self.checkpoint, adapter_shapes(self.config, lora), shardings, jnp.float32)
 
 
 def choose_platform(environ: Mapping[str, str] = os.environ) -> None:
     """Before JAX starts: its CPU where the machine has no accelerator, so that it looks for none."""
     if not environ.get("JAX_PLATFORMS") and not has_tpu() and not Path("/dev/nvidia0").exists():
         jax.config.update("jax_platforms", "cpu")
+
+
+def lora_of(run: RunConfig) -> Lora | None:
+    """The adapters that a run trains; None where it trains the weights themselves."""
+    return None if run.lora is None else Lora(run.lora.rank, run.lora.alpha, run.lora.target_modules)
+
+
+def base_of(run: RunConfig, revision: str | None) -> str:
+    """The hub id, without its revision, or the folder of the model that a run began with."""
+    return run.model_path if revision is None else run.model_path.partition("@")[0]
 
 
 def find(what: str) -> Trained:
@@ -114,8 +152,8 @@ def _of_run(what: str, root: Path, checkpoint: Path | None) -> Trained:
         newest = newest_checkpoint(Path(folders.checkpoints))
         fix = "the run has no other" if newest is None else f"the newest is {newest}"
         raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"{what}: {fault}; {fix}")
-    base = _model_folder(run.model_path if revision is None else f"{run.model_path.partition('@')[0]}@{revision}")
-    return Trained(what, base, read_model_config(base), run.precision.params, run, found)
+    base = _model_folder(run.model_path if revision is None else f"{base_of(run, revision)}@{revision}")
+    return Trained(what, base, read_model_config(base), run.precision.params, run, found, revision)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -19,6 +19,7 @@ from trainer.contract.run import Algorithm
 from trainer.contract.runner import OptimizerConfig
 from trainer.mesh import batch_sharding, replicated, rows_to_global
 from trainer.model.decoder import Params
+from trainer.model.lora import Frozen
 from trainer.objective import Sums, Terms, loss_sums
 from trainer.policy import Scorer
 
@@ -182,29 +183,39 @@ def _initial_moments(optimizer: Optimizer, params: Params) -> optax.OptState:
 
 
 def make_update(
-    score: Scorer, mesh: Mesh, optimizer: Optimizer, like: TrainState, *, algorithm: Algorithm, longest: int
+    score: Scorer,
+    mesh: Mesh,
+    optimizer: Optimizer,
+    like: TrainState,
+    *,
+    algorithm: Algorithm,
+    longest: int,
+    frozen: Frozen | None = None,
 ) -> Update:
     """The compiled update. `like` is a state (or its shapes with shardings): what comes out is laid out like it.
 
-    `longest` is the longest completion that the run allows. The gradient is summed over micro-steps in float32 and
-    divided once, by the weight of the whole batch over all processes. A step whose loss or gradient is not finite
-    changes nothing and says so in `finite`.
+    `longest` is the longest completion that the run allows. The parameters of the state are a model or, with `frozen`,
+    adapters to that one. The gradient is summed over micro-steps in float32 and divided once, by the weight of the
+    whole batch over all processes. A step whose loss or gradient is not finite changes nothing and says so in `finite`.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
 
-    def micro_loss(params: Params, batch: TrainBatch) -> tuple[jax.Array, Sums]:
-        logprobs, entropy = score(params, batch.tokens, batch.valid, batch.loss_mask.shape[-1])
+    def micro_loss(frozen: Frozen | None, params: Params, batch: TrainBatch) -> tuple[jax.Array, Sums]:
+        whole = params if frozen is None else frozen.joined(params)
+        logprobs, entropy = score(whole, batch.tokens, batch.valid, batch.loss_mask.shape[-1])
         sums = loss_sums(Terms(logprobs, entropy, *batch[2:]), algorithm, longest)
         return sums.loss, sums
 
-    def update(state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
-        gradients, sums = _accumulate(micro_loss, state.params, batch, shardings.params)
+    def update(state: TrainState, batch: TrainBatch, frozen: Frozen | None = None) -> tuple[TrainState, Metrics]:
+        gradients, sums = _accumulate(partial(micro_loss, frozen), state.params, batch, shardings.params)
         metrics = _metrics(gradients, sums, batch, algorithm) | {"learning_rate": optimizer.learning_rate(state.step)}
         proposed = _apply(optimizer, state, gradients)
         kept = jax.tree.map(lambda new, old: jnp.where(metrics["finite"], new, old), proposed, state)
         return kept, metrics
 
-    return jax.jit(update, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+    compiled = jax.jit(update, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+    # An argument: as constants, the frozen weights would be copied into the program.
+    return compiled if frozen is None else partial(compiled, frozen=frozen)
 
 
 def make_logprobs(score: Scorer, mesh: Mesh) -> Logprobs:

@@ -60,16 +60,18 @@ def peaks() -> dict[str, Peak]:
     }
 
 
-def update_flops(model: ModelConfig, prompts: Lengths, completions: Lengths) -> float:
+def update_flops(model: ModelConfig, prompts: Lengths, completions: Lengths, adapters: int = 0) -> float:
     """Forward and backward pass over rows of these lengths: 6 operations a weight and token, and causal attention.
 
     Source: PaLM, https://arxiv.org/abs/2204.02311 appendix B; the mask halves its attention. The head is met by the
-    completion tokens alone, and the table of embeddings is no product.
+    completion tokens alone, and the table of embeddings is no product. Where `adapters`, so many numbers, are trained,
+    the others are frozen, and cost 4 operations: nothing is asked for their gradient.
     """
+    each = 4.0 if adapters else 6.0
     tables = model.vocab * model.hidden * (1 if model.tied else 2)
     rows = prompts + completions
-    body = 6.0 * (model.parameters - tables) * rows.sum()
-    head = 6.0 * model.vocab * model.hidden * completions.sum()
+    body = (each * (model.parameters - tables) + 6.0 * adapters) * rows.sum()
+    head = each * model.vocab * model.hidden * completions.sum()
     attention = 6.0 * model.layers * model.heads * model.head_dim * (rows**2).sum()
     return float(body + head + attention)
 
@@ -91,13 +93,17 @@ def decode_bytes(model: ModelConfig, plan: BatchPlan, prompts: Lengths, completi
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The gauge of one run. `devices` are this process's; all of a run are of one kind. `epochs` updates a step."""
+    """The gauge of one run. `devices` are this process's; all of a run are of one kind. `epochs` updates a step.
+
+    `adapters` numbers are trained beside the frozen model; 0: the model itself is.
+    """
 
     model: ModelConfig
     plan: BatchPlan
     compute: str
     devices: Sequence[Device]
     epochs: int = 1
+    adapters: int = 0
 
     def row(self, sampled: Sizes, trained: Sizes, width: int, seconds: Mapping[str, float]) -> Row:
         """Of a step with these rows in its order: all that its passes sampled, and those of the update, which are
@@ -117,7 +123,7 @@ class Usage:
         if peak is None:
             return {}
         count = self.plan.processes * self.plan.devices_per_process
-        flops = update_flops(self.model, *trained) * self.epochs
+        flops = update_flops(self.model, *trained, adapters=self.adapters) * self.epochs
         read = decode_bytes(self.model, self.plan, *sampled, _BYTES[self.compute])
         return {
             "throughput/update_mfu": flops / (seconds["update"] * count * peak.flops),

@@ -22,7 +22,6 @@ def test_a_run_needs_a_model() -> None:
 
 
 NOT_BUILT = {
-    "lora": {"rank": 8},
     "checkpoint.init_from": {"uri": "/x"},
     "model_path": "gs://a/b",
     "data.train": "gs://a/b",
@@ -47,11 +46,20 @@ def test_keys_of_parts_that_are_not_built_are_refused(path: str) -> None:
 
 def test_what_is_not_built_is_told_with_its_default() -> None:
     """The fix says which value may stay."""
-    assert lines(checkpoint={"init_from": {"uri": "/x"}}, lora={"rank": 8}) == [
-        'not-yet lora: {"rank": 8, "alpha": 32.0, " .. ules": ["q_proj", "v_proj"]} is not built yet in this version; '
-        "leave it out",
+    assert lines(checkpoint={"init_from": {"uri": "/x"}}, output={"uri": "gs://a/b"}) == [
         'not-yet checkpoint.init_from: {"uri": "/x", "step": null, "restore": "Weights"} is not built yet in this '
         "version; leave it out",
+        'not-yet output.uri: "gs://a/b" is a bucket, and buckets are not built yet in this version; use a path on a '
+        "volume",
+    ]
+
+
+def test_adapters_stand_beside_named_weights() -> None:
+    """A module that a layer does not have is refused with those that it has."""
+    assert lines(lora={"target_modules": ["v_proj", "down_proj"]}) == []
+    assert lines(lora={"target_modules": ["v_proj", "lm_head"]}) == [
+        'range lora.target_modules[1]: "lm_head" must be one of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, '
+        "down_proj; use one of them"
     ]
 
 

@@ -12,10 +12,7 @@ from trainer.contract.rewardnames import BUILT_IN_REWARDS, PYTHON_REWARD, reward
 from trainer.contract.runner import ParsedRunner, RewardConfig, RunnerConfig
 from trainer.contract.violations import Spelling, Violation, shown
 
-NOT_YET = (
-    "lora",
-    "checkpoint.init_from",
-)
+NOT_YET = ("checkpoint.init_from",)
 """Keys of parts that are not built yet: anything but the default is refused, never ignored."""
 
 BUCKET_PATHS = ("model_path", "data.train", "data.eval", "output.uri")

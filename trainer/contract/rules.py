@@ -120,7 +120,7 @@ _TABLE = (
         "keys of parts that are not built yet keep their default",
         "The tree is complete, so that a file stays valid later; a part that this version does not have is refused, "
         "never ignored.",
-        "lora: {rank: 16}    -> leave it out",
+        "model_path: gs://a/b    -> give a hub id or a folder",
     ),
     Rule(
         "preset-conflict",

@@ -25,6 +25,7 @@ from trainer.contract.runner import (
     DataConfig,
     EvalConfig,
     ExportConfig,
+    LoraConfig,
     OptimizerConfig,
     ParsedRunner,
     RunnerConfig,
@@ -124,6 +125,7 @@ class RunConfig(Resolved):
     steps: int
     seed: int
     precision: Precision
+    lora: LoraConfig | None
     data: DataConfig
     sampling: Sampling
     algorithm: Algorithm
@@ -286,6 +288,7 @@ def _resolved(config: RunnerConfig, plan: BatchPlan, machine: Machine, name: str
         steps=config.steps,
         seed=config.seed,
         precision=Precision(params=config.precision.params, compute=compute, remat=config.precision.remat),
+        lora=config.lora,
         data=config.data,
         sampling=Sampling(
             global_length=rollout.global_length,

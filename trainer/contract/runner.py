@@ -25,6 +25,7 @@ Prose = Annotated[str, Field(max_length=16384)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+LoraModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def _finite_json(args: dict[str, Any]) -> dict[str, Any]:
@@ -56,9 +57,13 @@ class PrecisionConfig(Section):
 
 
 class LoraConfig(Section):
-    rank: Annotated[int, Field(gt=0, le=1024)] = 16
-    alpha: Annotated[float, Field(gt=0)] = 32.0
-    target_modules: Annotated[tuple[Text, ...], Field(min_length=1, max_length=32)] = ("q_proj", "v_proj")
+    rank: Annotated[int, Field(gt=0, le=1024)] = Field(16, description="inner size of the adapters")
+    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        32.0, description="the adapters' output is scaled by alpha / rank"
+    )
+    target_modules: Annotated[tuple[LoraModule, ...], Field(min_length=1, max_length=32)] = Field(
+        ("q_proj", "v_proj"), description="weights of each layer that get an adapter"
+    )
 
 
 class DataConfig(Section):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from trainer.arrays.products import summed_outer
 from trainer.model.config import ModelConfig
 from trainer.model.rope import rotate, rotations
-from trainer.model.sharding import DATA, constrain, param_specs, without_fsdp
+from trainer.model.sharding import DATA, constrain, layer_spec, without_fsdp
 
 Params = dict[str, Any]
 Layer = dict[str, jax.Array]
@@ -107,22 +107,21 @@ def decoder_layer(
 
     `turn` is cosine and sine for each place of `hidden`. Returns the new hidden states and what `attend` keeps.
     """
-    weights = gathered(layer, config, mesh, hidden.dtype)
+    weights = gathered(layer, mesh, hidden.dtype)
     normed = rms_norm(hidden, layer["attention_norm"], config.rms_eps)
     queries, keys, values = _project_heads(normed, weights, config, turn)
     attended, kept = attend(queries, keys, values)
     flat = attended.reshape(*attended.shape[:-2], config.heads * config.head_dim)
-    hidden = _pin(hidden + matmul(flat, weights["o"]), mesh)
+    hidden = _pin(hidden + _project(flat, weights, "o"), mesh)
     normed = rms_norm(hidden, layer["mlp_norm"], config.rms_eps)
-    gated = jax.nn.silu(matmul(normed, weights["gate"])) * matmul(normed, weights["up"])
-    return _pin(hidden + matmul(gated, weights["down"]), mesh), kept
+    gated = jax.nn.silu(_project(normed, weights, "gate")) * _project(normed, weights, "up")
+    return _pin(hidden + _project(gated, weights, "down"), mesh), kept
 
 
-def gathered(layer: Layer, config: ModelConfig, mesh: jax.sharding.Mesh | None, dtype: Any) -> Layer:
+def gathered(layer: Layer, mesh: jax.sharding.Mesh | None, dtype: Any) -> Layer:
     """One layer's weights in the compute dtype, whole over the data axes: cast first, so that half the bytes travel."""
-    specs = param_specs(config)["layers"]
     return {
-        name: constrain(weight.astype(dtype), mesh, *tuple(without_fsdp(specs[name]))[1:])
+        name: constrain(weight.astype(dtype), mesh, *tuple(without_fsdp(layer_spec(name)))[1:])
         for name, weight in layer.items()
     }
 
@@ -152,7 +151,7 @@ def _project_heads(
     normed: jax.Array, weights: Layer, config: ModelConfig, turn: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     def project(name: str, heads: int) -> jax.Array:
-        flat = matmul(normed, weights[name])
+        flat = _project(normed, weights, name)
         if config.qkv_bias:
             flat = flat + jnp.expand_dims(weights[f"{name}_bias"], tuple(range(flat.ndim - 1)))
         return flat.reshape(*flat.shape[:-1], heads, config.head_dim)
@@ -162,6 +161,14 @@ def _project_heads(
         queries = rms_norm(queries, weights["q_norm"], config.rms_eps)
         keys = rms_norm(keys, weights["k_norm"], config.rms_eps)
     return rotate(queries, *turn), rotate(keys, *turn), values
+
+
+def _project(inputs: jax.Array, weights: Layer, name: str) -> jax.Array:
+    """A weight, and the adapter beside it where it has one (`trainer.model.lora`)."""
+    outputs = matmul(inputs, weights[name])
+    if f"{name}_lora_a" in weights:
+        outputs = outputs + matmul(matmul(inputs, weights[f"{name}_lora_a"]), weights[f"{name}_lora_b"])
+    return outputs
 
 
 @jax.custom_vjp

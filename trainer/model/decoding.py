@@ -26,15 +26,13 @@ class KeysValues(NamedTuple):
     values: jax.Array
 
 
-def weights_for_decoding(
-    params: Params, config: ModelConfig, mesh: jax.sharding.Mesh, compute_dtype: Any, *, whole: bool
-) -> Params:
+def weights_for_decoding(params: Params, mesh: jax.sharding.Mesh, compute_dtype: Any, *, whole: bool) -> Params:
     """The weights in the compute dtype; `whole`: gathered over the data axes now, not once for every token."""
     cast: Params = jax.tree.map(lambda weight: weight.astype(compute_dtype), params)
     if not whole:
         return cast
     gathered: Params = jax.tree.map(
-        lambda weight, spec: constrain(weight, mesh, *without_fsdp(spec)), cast, param_specs(config)
+        lambda weight, spec: constrain(weight, mesh, *without_fsdp(spec)), cast, param_specs(cast)
     )
     return gathered
 

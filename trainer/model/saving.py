@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from trainer.model.checkpoint import INDEX, LAYERS, SINGLE, TABLES, layer_tensor
 from trainer.model.config import ModelConfig, read_json
 from trainer.model.decoder import Params
+from trainer.model.lora import peft_name
 from trainer.model.source import load_tokenizer, stop_ids
 
 LARGEST_FILE = 5_000_000_000
@@ -57,6 +58,16 @@ def stored_tensors(params: Params, config: ModelConfig, dtype: Any) -> list[Stor
     ]
     first = found.pop("embed")
     return [first, *layers, *found.values()]
+
+
+def adapter_tensors(adapters: Params) -> list[Stored]:
+    """Every tensor of an adapter, in float32, under PEFT's names."""
+    cut = _Gather(jnp.dtype(jnp.float32), stacked=True)
+    return [
+        Stored(peft_name(name, layer), leaf.shape[1:], partial(cut, leaf, layer))
+        for name, leaf in adapters["layers"].items()
+        for layer in range(leaf.shape[0])
+    ]
 
 
 def write_tensors(

@@ -46,7 +46,12 @@ INPUTS_OVER_TP = ("o", "down")
 BIASES = ("q_bias", "k_bias", "v_bias")
 
 
-def _layer_spec(name: str) -> PartitionSpec:
+def layer_spec(name: str) -> PartitionSpec:
+    """The PartitionSpec of a layer's stacked weight, or of an adapter's side (`q_lora_a`, `q_lora_b`)."""
+    target, _, side = name.rpartition("_lora_")
+    if target:
+        _, outputs, inputs = layer_spec(target)
+        return PartitionSpec(None, None, inputs) if side == "a" else PartitionSpec(None, outputs, None)
     if name in OUTPUTS_OVER_TP:
         return PartitionSpec(None, "tp", "fsdp")
     if name in INPUTS_OVER_TP:
@@ -54,26 +59,29 @@ def _layer_spec(name: str) -> PartitionSpec:
     return PartitionSpec(None, "tp") if name in BIASES else PartitionSpec()
 
 
-def param_specs(config: ModelConfig) -> dict[str, Any]:
-    """A PartitionSpec for every weight: tp over heads, feed-forward and vocabulary, fsdp over the other side."""
-    table = PartitionSpec("tp", "fsdp")
-    shapes = param_shapes(config)
-    specs: dict[str, Any] = {name: table for name in ("embed", "head") if name in shapes}
-    return specs | {
-        "layers": {name: _layer_spec(name) for name in shapes["layers"]},
-        "final_norm": PartitionSpec(),
-    }
+def param_specs(params: dict[str, Any]) -> dict[str, Any]:
+    """A PartitionSpec for every name in a tree of weights or adapters: tp over heads, feed-forward and vocabulary, fsdp
+    over the other side.
+    """
+    whole, table = PartitionSpec(), PartitionSpec("tp", "fsdp")
+    specs: dict[str, Any] = {name: whole if name == "final_norm" else table for name in params if name != "layers"}
+    return specs | {"layers": {name: layer_spec(name) for name in params["layers"]}}
 
 
-def param_shardings(config: ModelConfig, mesh: Mesh) -> dict[str, Any]:
+def shardings_on(mesh: Mesh, shapes: dict[str, Any]) -> dict[str, Any]:
     """`param_specs` on a mesh, without the axes that do not divide their dimension (a vocabulary of 49153, tp 2)."""
     shardings: dict[str, Any] = jax.tree.map(
         lambda shape, spec: NamedSharding(mesh, spec_on(mesh, shape, *spec)),
-        param_shapes(config),
-        param_specs(config),
+        shapes,
+        param_specs(shapes),
         is_leaf=lambda node: isinstance(node, tuple),
     )
     return shardings
+
+
+def param_shardings(config: ModelConfig, mesh: Mesh) -> dict[str, Any]:
+    """Where each weight of a model lives."""
+    return shardings_on(mesh, param_shapes(config))
 
 
 def without_fsdp(spec: PartitionSpec) -> PartitionSpec:

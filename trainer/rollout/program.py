@@ -165,7 +165,7 @@ def _begun(
     program: Program, params: Params, work: Work, draw: Draw, greedy: bool, one_to_one: bool
 ) -> tuple[Read, State]:
     config, mesh, dtype = program.config, program.mesh, program.compute_dtype
-    weights = weights_for_decoding(params, config, mesh, dtype, whole=program.gather_weights)
+    weights = weights_for_decoding(params, mesh, dtype, whole=program.gather_weights)
     last, prompt = prefill(weights, config, work.tokens, work.lengths, mesh=mesh, dtype=dtype)
     read = Read(weights, prompt, work.lengths)
     if not one_to_one:
