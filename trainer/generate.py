@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from trainer.data.rows import DataError, Row, read_rows
 from trainer.mesh import local_mesh
 from trainer.model.config import UnsupportedModelError
 from trainer.model.source import check_tokenizer, load_tokenizer, stop_ids
-from trainer.rollout import Rollout, bucket
+from trainer.rollout import Rollout, StopStrings, bucket
 from trainer.trained import Trained, choose_platform, find
 
 PROMPTS_AT_ONCE = 64
@@ -34,7 +35,10 @@ _DESCRIPTION = (
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """`prompt` is the user's turn as text; `finished`: a stop token came, and not the limit of tokens."""
+    """`prompt` is the user's turn as text; `finished`: a stop token or a stop string came, and not the limit of tokens.
+
+    `completion` ends before the stop string, as rewards saw it.
+    """
 
     prompt: Any
     completion: str
@@ -100,6 +104,7 @@ def generate(
     longest = max(map(len, encoded), default=1)
     sampling = _sampling(found, longest, max_tokens)
     compute = _compute_dtype(found)
+    stops = StopStrings(sampling.stop, partial(tokenizer.decode, skip_special_tokens=True))
     rollout = Rollout(
         found.config,
         local_mesh(),
@@ -107,6 +112,7 @@ def generate(
         stop_ids=stop_ids(tokenizer, found.config),
         pad_id=tokenizer.pad_token_id or 0,
         compute_dtype=jax.numpy.dtype(compute),
+        end=stops.end if sampling.stop else None,
     )
     params = found.params(compute)
     for first in range(0, len(rows), PROMPTS_AT_ONCE):
@@ -116,7 +122,7 @@ def generate(
         made = rollout.generate(params, asked, numbers, 0, seed, size, samples=1, greedy=greedy)
         for place, number in enumerate(numbers):
             length = int(made.lengths[place])
-            text = tokenizer.decode(made.tokens[place, :length].tolist(), skip_special_tokens=True)
+            text = stops.text(made.tokens[place, :length].tolist())
             yield Completion(prompts[number], text, length, bool(made.finished[place]))
 
 

@@ -1,6 +1,7 @@
 """Generate: a model asked by hand answers what the rollout of training would."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from launching import resolved
 
 from trainer.data.rows import DataError
 from trainer.generate import main, rows_of
@@ -39,6 +41,24 @@ def test_greedy_is_the_likeliest_token_each_time(byte_model: Path, mesh_of, caps
     """On eight devices, --greedy prints the text that decoding step by step on one gives, and nothing else."""
     assert main([str(byte_model), "--prompt", PROMPT, "--greedy", "--max-tokens", "12"]) == 0
     assert capsys.readouterr().out == likeliest(byte_model, mesh_of(1, 1, 1), PROMPT, 12) + "\n"
+
+
+def test_a_run_is_asked_as_it_was_trained(
+    byte_model: Path, mesh_of, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Its prompt template and its stop strings apply: each completion ends before the string."""
+    asked = ["a", "What is 2 + 2?"]
+    whole = [likeliest(byte_model, mesh_of(1, 1, 1), f"{text} =", 12) for text in asked]
+    stop = whole[0][4:6]
+    settings = ('data.prompt_template="{{ question }} ="', f"rollout.stop={json.dumps([stop])}")
+    run = resolved(byte_model, tmp_path / "d", tmp_path, 1, 8, *settings)
+    (tmp_path / "run.json").write_text(json.dumps({"config": json.loads(run.to_json()), "model_revision": None}))
+    shutil.copytree(byte_model, tmp_path / "export")
+    prompts = [argument for text in asked for argument in ("--prompt", text)]
+    assert main([str(tmp_path), *prompts, "--greedy", "--max-tokens", "12", "-o", "json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["completion"] for one in told] == [text.partition(stop)[0] for text in whole]
+    assert told[0]["finished"]
 
 
 def test_prompts_of_a_file_are_answered_in_order(
