@@ -29,6 +29,7 @@ from trainer.metricnames import LOSS_NEAR_ZERO
 from trainer.metrics import MetricsFile, Row, batch_row
 from trainer.model.decoder import Params
 from trainer.selection import Choice, choice_row, choose, deal, everything
+from trainer.showing import completions_table, shown_as
 from trainer.spoiled import SpoiledSteps
 from trainer.tracking import Tracking
 from trainer.update import TrainState
@@ -110,7 +111,7 @@ class Loop:
 
     def _step(self, state: TrainState, place: Place) -> tuple[TrainState, Place, Row] | None:
         """Train one step; None where all agreed to leave it undone, with `state` as it was."""
-        watch, step = progress.Stopwatch(), place.step + 1
+        watch, step = progress.Stopwatch(entered=self._run.heartbeat.enter), place.step + 1
         found = collect(
             self._run.asker,
             self._run.learner.policy(state),
@@ -188,7 +189,8 @@ class Loop:
         if self._index:
             return
         left = self._pace.remaining_seconds(steps - step)
-        log.info("%s", progress.step_line(row, steps, self._run.asker.reward_names, left))
+        told = progress.StepShown(row, steps, self._run.asker.reward_names, left)
+        log.info("%s", told.line(), extra=shown_as(told))
         if step == 1 and abs(row["update/loss"]) < _LOSS_EXPLAINED_BELOW:
             log.info("%s", LOSS_NEAR_ZERO)
         if step not in (1, steps) and step % SHOW_COMPLETIONS_EVERY:
@@ -200,7 +202,8 @@ class Loop:
         folder.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps({"step": step} | record) + "\n" for record in records]
         (folder / f"step-{step:08d}.jsonl").write_text("".join(lines))
-        log.info("%s", progress.completions_table(records, step))
+        table = completions_table(records, step)
+        log.info("%s", progress.completions_lines(records, step), extra=shown_as(table))
 
     # --- what is due between steps
 
@@ -241,6 +244,7 @@ class Loop:
         if self._run.evaluation is None:
             return {}
         watch, config = progress.Stopwatch(), self._config
+        self._run.heartbeat.enter("evaluation")
         row = self._run.evaluation.run(
             self._run.learner.policy(state), place.step, config.sampling.global_length, config.eval_batches, self._stops
         )
@@ -253,6 +257,7 @@ class Loop:
         if self._run.checkpoints is None:
             return {}
         watch = progress.Stopwatch()
+        self._run.heartbeat.enter("checkpoint")
         self._run.checkpoints.save(state, place, score)
         self._cadence.saved()
         self._run.heartbeat.beat()

@@ -88,20 +88,54 @@ def clock(seconds: float | None) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def step_line(row: Mapping[str, float], steps: int, rewards: tuple[str, ...], remaining_seconds: float | None) -> str:
-    """One training step in one line, from its row of metrics."""
-    parts = ", ".join(f"{name} {row[f'reward/{name}/mean']:.3f}" for name in rewards)
-    phases = ", ".join(f"{name} {row[f'time/{name}_s']:.1f}" for name in ("rollout", "rewards", "update"))
-    unscorable = f" | {row['reward/unscorable']:.0f} unscorable" if row["reward/unscorable"] else ""
-    return (
-        f"step {row['step']:.0f}/{steps}"
-        f" | reward {row['reward/total/mean']:.3f} ({parts}){unscorable}"
-        f" | loss {row['update/loss']:+.4f} | grad {row['update/grad_norm']:.3f}"
-        f" | length {row['length/completion/mean']:.0f}"
-        f" | {row['throughput/completion_tokens_per_s']:,.0f} tok/s"
-        f" | {row['time/step_s']:.1f} s ({phases})"
-        f" | ETA {clock(remaining_seconds)}"
-    )
+@dataclass(frozen=True, slots=True)
+class StepShown:
+    """One training step for people: its row of metrics, the names of the rewards, and what is left."""
+
+    row: Mapping[str, float]
+    steps: int
+    rewards: tuple[str, ...]
+    remaining_seconds: float | None
+
+    @property
+    def step(self) -> int:
+        return int(self.row["step"])
+
+    @property
+    def reward(self) -> str:
+        return f"reward {self.row['reward/total/mean']:.3f}"
+
+    @property
+    def speed(self) -> str:
+        return f"{self.row['throughput/completion_tokens_per_s']:,.0f} tok/s"
+
+    @property
+    def eta(self) -> str:
+        return f"ETA {clock(self.remaining_seconds)}"
+
+    def line(self) -> str:
+        """All of it in one line, as logs keep it."""
+        return " | ".join([*self._parts(), self.eta])
+
+    def fitting(self, width: int) -> str:
+        """All of it where `width` columns hold that, else the numbers that matter most; without what is left."""
+        whole = " | ".join(self._parts())
+        return whole if len(whole) <= width else " | ".join(self._parts(short=True))
+
+    def _parts(self, *, short: bool = False) -> list[str]:
+        row = self.row
+        parts = ", ".join(f"{name} {row[f'reward/{name}/mean']:.3f}" for name in self.rewards)
+        phases = ", ".join(f"{name} {row[f'time/{name}_s']:.1f}" for name in ("rollout", "rewards", "update"))
+        return [
+            f"step {self.step}/{self.steps}",
+            self.reward if short else f"{self.reward} ({parts})",
+            *([f"{row['reward/unscorable']:.0f} unscorable"] if row["reward/unscorable"] else []),
+            f"loss {row['update/loss']:+.4f}",
+            *([] if short else [f"grad {row['update/grad_norm']:.3f}"]),
+            f"length {row['length/completion/mean']:.0f}",
+            self.speed,
+            f"{row['time/step_s']:.1f} s" if short else f"{row['time/step_s']:.1f} s ({phases})",
+        ]
 
 
 def evaluation_line(row: Mapping[str, float], step: int, rewards: tuple[str, ...], seconds: float) -> str:
@@ -114,16 +148,19 @@ def evaluation_line(row: Mapping[str, float], step: int, rewards: tuple[str, ...
 
 
 class Stopwatch:
-    """Seconds of each phase of one step; those of a phase entered twice add up."""
+    """Seconds of each phase of one step; those of a phase entered twice add up. `entered` is told each phase."""
 
-    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self._now = now
+    def __init__(
+        self, now: Callable[[], float] = time.perf_counter, entered: Callable[[str], None] = lambda _phase: None
+    ) -> None:
+        self._now, self._entered = now, entered
         self._started = now()
         self.seconds = dict.fromkeys(("rollout", "rewards", "update"), 0.0)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         begun = self._now()
+        self._entered(name)
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - begun
 
@@ -132,24 +169,32 @@ class Stopwatch:
         return self._now() - self._started
 
 
-def completions_table(records: Sequence[Mapping[str, Any]], step: int) -> str:
-    """A few completions with their rewards: the best, the worst and the one between, each on two lines."""
-    ranked = sorted(records, key=lambda record: -math.inf if record["total"] is None else record["total"], reverse=True)
-    chosen = [ranked[index] for index in sorted({0, len(ranked) // 2, len(ranked) - 1})]
-    lines = [f"completions of step {step}, best to worst of {len(records)}:"]
-    for record in chosen:
-        rewards = "  ".join(f"{name} {_short(value)}" for name, value in record["rewards"].items())
+def completions_lines(records: Sequence[Mapping[str, Any]], step: int) -> str:
+    """A few completions with their rewards, each on two lines."""
+    lines = [completions_title(records, step) + ":"]
+    for record in chosen(records):
+        rewards = "  ".join(f"{name} {short(value)}" for name, value in record["rewards"].items())
         cut = "" if record["finished"] else ", cut off"
-        lines.append(f"  reward {_short(record['total'])}  {rewards}  ({record['tokens']} tokens{cut})")
-        lines.append(f"    {_one_line(record['prompt'], 70)} → {_one_line(record['completion'], 160)}")
+        lines.append(f"  reward {short(record['total'])}  {rewards}  ({record['tokens']} tokens{cut})")
+        lines.append(f"    {one_line(record['prompt'], 70)} → {one_line(record['completion'], 160)}")
     return "\n".join(lines)
 
 
-def _short(value: float | None) -> str:
+def completions_title(records: Sequence[Mapping[str, Any]], step: int) -> str:
+    return f"completions of step {step}, best to worst of {len(records)}"
+
+
+def chosen(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The best, the worst and the one between."""
+    ranked = sorted(records, key=lambda record: -math.inf if record["total"] is None else record["total"], reverse=True)
+    return [ranked[index] for index in sorted({0, len(ranked) // 2, len(ranked) - 1})]
+
+
+def short(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
-def _one_line(text: str, width: int) -> str:
-    """The end of a text: questions and answers both stand there."""
-    flat = " ".join(text.split())
+def one_line(text: str, width: int) -> str:
+    """The end of a text: questions and answers both stand there. What could move a terminal's cursor is left out."""
+    flat = "".join(letter if letter.isprintable() else "·" for letter in " ".join(text.split()))
     return flat if len(flat) <= width else "…" + flat[-width + 1 :]

@@ -17,16 +17,25 @@ _LOOK_SECONDS = 1.0
 
 
 class Heartbeat:
-    """A counter that finished work advances, with the time of its last beat."""
+    """A counter that finished work advances, with the time of its last beat, and the phase that the run is in."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._last = now()
+        self._last = self._entered = now()
         self.count = 0
+        self.phase = "loading"
 
     def beat(self) -> None:
         self.count += 1
         self._last = self._now()
+
+    def enter(self, phase: str) -> None:
+        """A phase begins; it is no finished work, and does not beat."""
+        self.phase, self._entered = phase, self._now()
+
+    @property
+    def phase_seconds(self) -> float:
+        return self._now() - self._entered
 
     @property
     def silent_seconds(self) -> float:

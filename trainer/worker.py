@@ -18,6 +18,7 @@ from typing import NoReturn
 from trainer.contract.exits import Cause, ExitCode, RunError
 from trainer.contract.process import ProcessConfig
 from trainer.progress import Ledger
+from trainer.showing import Display, display
 from trainer.starting import Start, process_of
 from trainer.watchdog import Heartbeat, Watchdog, write_stacks
 
@@ -26,21 +27,29 @@ log = logging.getLogger("trainer")
 
 def main(argv: list[str]) -> int:
     """Live the whole life. The supervisor starts it with the arguments that it was given itself."""
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
+    heartbeat = Heartbeat()
+    shown = display(heartbeat)
+    logging.basicConfig(handlers=[shown.handler], format="%(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
-    worker = Worker(Ledger.from_environment(os.environ))
+    worker = Worker(Ledger.from_environment(os.environ), heartbeat, shown)
     signal.signal(signal.SIGTERM, worker.on_signal)
+    start = Start.of(argv)
+    shown.start()
     try:
-        return int(worker.live(Start.of(argv), os.environ))
+        code = worker.live(start, os.environ)
     except Exception as error:
         worker.fail(error)
+    shown.stop()
+    return int(code)
 
 
 class Worker:
     """What the signals, the watchdog and the last report need to see of a life."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, heartbeat: Heartbeat, shown: Display) -> None:
         self._ledger = ledger
+        self._heartbeat = heartbeat
+        self._shown = shown
         self._asked_to_stop = False
         self._process: ProcessConfig | None = None
 
@@ -52,7 +61,7 @@ class Worker:
         self._process = process = process_of(start, environ)
         processes = process.run.batch.processes
         self._ledger.write(replace(self._ledger.entry, process=process.process_index, processes=processes))
-        heartbeat = Heartbeat()
+        heartbeat = self._heartbeat
         watchdog = Watchdog(heartbeat, process.run.progress_deadline_seconds, self._on_stall)
         watchdog.start()
         code = self._train(process, heartbeat, watchdog)
@@ -91,6 +100,7 @@ class Worker:
 
     def fail(self, error: Exception) -> NoReturn:
         """Tell how it ended, and leave at once: at exit JAX would wait for processes that are gone or wait for us."""
+        self._shown.stop()
         ending = error if isinstance(error, RunError) else _explained(error)
         if ending.code is not ExitCode.PEER_LOST and not isinstance(error, RunError):
             traceback.print_exception(error)
@@ -115,6 +125,7 @@ class Worker:
         return ExitCode.FAILED if completed_steps(self._process) else ending.code
 
     def _on_stall(self, message: str) -> None:
+        self._shown.stop()
         if self._process is not None:
             write_stacks(Path(self._process.folder.stacks) / f"process-{self._process.process_index}.txt")
         self._note(ExitCode.STALLED, None, message)

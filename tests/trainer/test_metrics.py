@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from trainer.metrics import MetricsFile, group_row, reward_row, statistics
-from trainer.progress import Pace, clock, evaluation_line, step_line
+from trainer.progress import Pace, StepShown, clock, evaluation_line
 from trainer.watchdog import LOADING_SECONDS, Heartbeat, Watchdog
 
 NAN = math.nan
@@ -77,12 +77,15 @@ def test_a_step_is_one_line() -> None:
         "time/rewards_s": 0.1,
         "time/update_s": 2.9,
     }
-    line = step_line(row, 100, ("correct",), 1065.0)
+    line = StepShown(row, 100, ("correct",), 1065.0).line()
     assert line == (
         "step 12/100 | reward 0.512 (correct 0.410) | loss -0.0012 | grad 0.314 | length 213 | 4,120 tok/s "
         "| 12.1 s (rollout 9.0, rewards 0.1, update 2.9) | ETA 0:17:45"
     )
-    assert "| 3 unscorable |" in step_line(row | {"reward/unscorable": 3}, 100, ("correct",), None)
+    assert StepShown(row, 100, ("correct",), 1065.0).fitting(80) == (
+        "step 12/100 | reward 0.512 | loss -0.0012 | length 213 | 4,120 tok/s | 12.1 s"
+    )
+    assert "| 3 unscorable |" in StepShown(row | {"reward/unscorable": 3}, 100, ("correct",), None).line()
 
 
 def test_an_evaluation_is_one_line() -> None:
