@@ -28,7 +28,7 @@ def conflicts(algorithm: dict[str, Any], **train: Any) -> list[str]:
 
 NUMBERS = {
     "grpo": ("grpo", "clip", "token", 0.2, 0.2, "token-mean", False),
-    "dr_grpo": ("dr_grpo", "clip", "token", 0.2, 0.2, "sequence-mean-token-sum", False),
+    "dr_grpo": ("dr_grpo", "clip", "token", 0.2, 0.2, "sequence-mean-token-sum-norm", False),
     "dapo": ("grpo", "clip", "token", 0.2, 0.28, "token-mean", True),
     "rloo": ("rloo", "clip", "token", 0.2, 0.2, "sequence-mean-token-sum", False),
     "reinforce++": ("reinforce++", "clip", "token", 0.2, 0.2, "token-mean", False),
@@ -92,9 +92,10 @@ def test_an_override_that_contradicts_its_preset_is_refused() -> None:
         'algorithm.ratio: "token" contradicts the preset gspo, which is defined by its ratio sequence; leave it out, '
         "or choose another preset"
     ]
-    assert conflicts({"preset": "dapo"}, beta=0.1) == [
-        "train.beta: 0.1 weighs a KL term, and the preset dapo is defined without one; leave it out"
-    ]
+    for preset in ("dr_grpo", "dapo", "cispo"):
+        assert conflicts({"preset": preset}, beta=0.1) == [
+            f"train.beta: 0.1 weighs a KL term, and the preset {preset} is defined without one; leave it out"
+        ]
 
 
 def test_an_override_that_could_do_nothing_is_refused() -> None:

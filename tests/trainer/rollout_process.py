@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from stop_letters import LONGEST, STOPS
 
 from trainer.contract.run import Sampling
 from trainer.model.config import read_model_config
@@ -39,7 +40,11 @@ def main(index: int, port: str, folder: str, prompts: list[list[list[int]]], out
     # The last process has one question fewer, as at the end of an evaluation.
     fewer = mine[: len(mine) - index]
     greedy = rollout.generate(params, fewer, ids[: len(fewer)], 0, 0, 8, samples=1, greedy=True, prompts_per_process=3)
-    np.savez(out, **sampled._asdict(), greedy=greedy.tokens)
+    longer = SAMPLING.model_copy(update={"max_length_sample": LONGEST})
+    stopping = Rollout(config, mesh, longer, stop_ids=(), pad_id=0, compute_dtype=jnp.float32, end=STOPS.end)
+    stopped = stopping.generate(params, mine, ids, 2, 11, 8, samples=4)
+    ended = {f"stopped_{name}": value for name, value in stopped._asdict().items()}
+    np.savez(out, **sampled._asdict(), greedy=greedy.tokens, **ended)
 
 
 if __name__ == "__main__":

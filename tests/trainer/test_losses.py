@@ -144,7 +144,8 @@ def test_the_three_estimates_of_a_divergence() -> None:
     [
         ("token-mean", 1 + 2 + 6, 3),
         ("sequence-mean-token-mean", 1.5 + 6, 2),
-        ("sequence-mean-token-sum", 1 + 2 + 6, 2 * 10),
+        ("sequence-mean-token-sum", 1 + 2 + 6, 2),
+        ("sequence-mean-token-sum-norm", 1 + 2 + 6, 2 * 10),
     ],
 )
 def test_each_aggregation_is_a_quotient_of_two_sums(aggregation: str, numerator: float, denominator: float) -> None:

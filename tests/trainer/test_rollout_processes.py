@@ -9,6 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from stop_letters import LONGEST, STOPS
 
 from trainer.model.config import read_model_config
 from trainer.model.weights import load_params
@@ -36,7 +37,7 @@ def two(oracles, tmp_path_factory):
         for index, file in enumerate(files)
     ]
     try:
-        assert [process.wait(timeout=240) for process in started] == [0, 0]
+        assert [process.wait(timeout=600) for process in started] == [0, 0]
     finally:
         for process in started:
             process.kill()
@@ -59,6 +60,18 @@ def test_two_processes_sample_what_one_does(two, one):
     for name in ("tokens", "lengths", "finished"):
         np.testing.assert_array_equal(np.concatenate([part[name] for part in two]), getattr(want, name))
     assert [int(part["steps"]) for part in two] == [want.steps] * 2
+
+
+def test_stop_strings_end_rows_of_any_process(two, one, oracles, mesh_of, sampling_of):
+    """Each process looks at its own rows, and all go on until no row of any is left: the ends are those of one."""
+    config, mesh, sampling = read_model_config(oracles / "qwen2-tied"), mesh_of(1, 1, 1), sampling_of(LONGEST, 2.0)
+    rollout = Rollout(config, mesh, sampling, stop_ids=(), pad_id=0, compute_dtype=jnp.float32, end=STOPS.end)
+    want = rollout.generate(one[1], PROMPTS, range(6), 2, 11, 8, samples=4)
+    for name in ("tokens", "lengths", "finished"):
+        np.testing.assert_array_equal(np.concatenate([part[f"stopped_{name}"] for part in two]), getattr(want, name))
+    assert [int(part["stopped_steps"]) for part in two] == [want.steps] * 2
+    assert 0 < want.finished.sum() < len(want.finished)
+    assert want.lengths[want.finished].max() > 33  # some end after the first look
 
 
 def test_processes_may_have_unequal_numbers_of_prompts(two, one):

@@ -7,7 +7,7 @@ from trainer.contract.run import Algorithm
 AGGREGATIONS = {
     "grpo": "sequence-mean-token-mean",
     "bnpo": "token-mean",
-    "dr_grpo": "sequence-mean-token-sum",
+    "dr_grpo": "sequence-mean-token-sum-norm",
     "dapo": "token-mean",
     "cispo": "token-mean",
 }

@@ -15,7 +15,9 @@ Advantage = Literal["grpo", "dr_grpo", "rloo", "reinforce++"]
 Deviation = Literal["population", "sample"]
 Loss = Literal["clip", "cispo"]
 Ratio = Literal["token", "sequence"]
-Aggregation = Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
+Aggregation = Literal[
+    "token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum", "sequence-mean-token-sum-norm"
+]
 Estimate = Literal["k1", "k2", "k3"]
 
 
@@ -43,18 +45,20 @@ PRESETS = {
     # https://arxiv.org/abs/2402.03300, with the mean over all tokens of the batch in the place of the mean of means.
     "grpo": Preset(),
     # https://arxiv.org/abs/2503.20783
-    "dr_grpo": Preset(advantage="dr_grpo", aggregation="sequence-mean-token-sum", has_kl=False),
+    "dr_grpo": Preset(advantage="dr_grpo", aggregation="sequence-mean-token-sum-norm", has_kl=False),
     # https://arxiv.org/abs/2503.14476: clip-higher, token mean, overlong filtering, dynamic sampling. That has no bound
     # there; ours is that of its recipe in verl, https://verl.readthedocs.io/en/latest/algo/dapo.html.
     "dapo": Preset(epsilon_high=0.28, mask_truncated=True, dynamic_sampling=10, has_kl=False),
-    # https://arxiv.org/abs/2402.14740: a completion is one action, so its log-probabilities are summed.
+    # https://arxiv.org/abs/2402.14740: a completion is one action, so its log-probabilities are summed. The paper makes
+    # one update on a batch; with more, the clip is that of tokens.
     "rloo": Preset(advantage="rloo", aggregation="sequence-mean-token-sum"),
     # https://arxiv.org/abs/2501.03262
     "reinforce++": Preset(advantage="reinforce++"),
     # https://arxiv.org/abs/2507.18071, section 5.1
     "gspo": Preset(ratio="sequence", epsilon_low=3e-4, epsilon_high=4e-4, aggregation="sequence-mean-token-mean"),
-    # https://arxiv.org/abs/2506.13585 has no lower bound; its upper one, 5, is that of https://arxiv.org/abs/2510.13786.
-    "cispo": Preset(loss="cispo", epsilon_low=1.0, epsilon_high=4.0),
+    # https://arxiv.org/abs/2506.13585 has no lower bound and no KL term; its upper bound is 1 + ε there as here, and 5
+    # that of https://arxiv.org/abs/2510.13786.
+    "cispo": Preset(loss="cispo", epsilon_low=1.0, epsilon_high=4.0, has_kl=False),
 }
 
 GROUPED = ("grpo", "dr_grpo", "rloo")

@@ -123,13 +123,20 @@ class AlgorithmConfig(Section):
         None, description="the ratio is clipped at 1 - epsilon_low; null = the preset's, 0.2 for grpo"
     )
     epsilon_high: Annotated[float, Field(gt=0.0, le=100.0)] | None = Field(
-        None, description="and at 1 + epsilon_high; null = the preset's, 0.2 for grpo, 0.28 for dapo"
+        None,
+        description="and at 1 + epsilon_high, for cispo too, where TRL's is 1 more; null = the preset's, 0.2 for grpo, "
+        "0.28 for dapo, 4 for cispo",
     )
     dual_clip: Annotated[float, Field(gt=1.0, le=1000.0)] | None = Field(
         None, description="largest ratio that counts for completions with a negative advantage; null = no bound"
     )
-    aggregation: Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"] | None = Field(
-        None, description="null = the preset's, token-mean over the whole batch for grpo"
+    aggregation: (
+        Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum", "sequence-mean-token-sum-norm"]
+        | None
+    ) = Field(
+        None,
+        description="the mean over the whole batch; norm divides by rollout.max_length_sample too; null = the "
+        "preset's, token-mean for grpo",
     )
     kl: Literal["k1", "k2", "k3"] | None = Field(
         None, description="estimator of the divergence that train.beta weighs; null = the preset's"

@@ -9,7 +9,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-Aggregation = Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
+Aggregation = Literal[
+    "token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum", "sequence-mean-token-sum-norm"
+]
 Estimate = Literal["k1", "k2", "k3"]
 
 
@@ -99,7 +101,8 @@ def aggregate(
     batch weighs its tokens otherwise than the whole. A row without a token in the mask is no row of the batch.
     - token-mean: Σ loss / tokens, DAPO;
     - sequence-mean-token-mean: the mean over rows of a row's mean, https://arxiv.org/abs/2402.03300 eq. 3;
-    - sequence-mean-token-sum: Σ loss / (rows · `longest`), the longest completion allowed, a constant: Dr. GRPO,
+    - sequence-mean-token-sum: the mean over rows of a row's sum, https://arxiv.org/abs/2402.14740;
+    - sequence-mean-token-sum-norm: that over `longest`, the longest completion allowed, a constant: Dr. GRPO,
       https://arxiv.org/abs/2503.20783.
     """
     sums = jnp.where(mask, loss, 0.0).sum(axis=-1)
@@ -109,7 +112,7 @@ def aggregate(
     rows = (lengths > 0).sum(dtype=jnp.float32)
     if aggregation == "sequence-mean-token-mean":
         return (sums / jnp.maximum(lengths, 1.0)).sum(), rows
-    return sums.sum(), rows * longest
+    return sums.sum(), rows if aggregation == "sequence-mean-token-sum" else rows * longest
 
 
 def _length(mask: jax.Array) -> jax.Array:
