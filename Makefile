@@ -72,7 +72,7 @@ $(READY): .ci/requirements/dev.txt pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(PARITY)/.ready: .ci/requirements/parity.txt
+$(PARITY)/.ready: .ci/requirements/parity.txt | $(READY)
 	@$(PYTHON) -m venv $(PARITY)
 	@$(PARITY)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/requirements/parity.txt
 	@touch $@
