@@ -41,7 +41,7 @@ bench: $(READY) ## Ratios against a baseline in the same run, with the machine's
 	$(BIN)/python tests/bench/startup.py
 	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m tests.bench.step
 
-parity: $(PARITY)/.ready ## Exports against transformers and PyTorch, in an environment of their own (3 GB to fetch once)
+parity: $(PARITY)/.ready ## Exports against transformers, PEFT and PyTorch, in an environment of their own (3 GB to fetch once)
 	JAX_PLATFORMS=cpu PYTHONPATH=. $(PARITY)/bin/python -m pytest -q tests/parity/exports.py
 
 generate: $(READY) ## Rewrite what is generated from the types (docs/api.md, rules.md, metrics.md)

@@ -1,4 +1,4 @@
-"""A trained run against transformers and PyTorch themselves: logits and greedy answers of what was exported.
+"""A trained run against transformers, PEFT and PyTorch themselves: logits and greedy answers of what was exported.
 
 `make parity` runs it in an environment of its own, for PyTorch is no part of the product. Each small model is written
 by transformers, trained by the trainer, exported, and read by transformers again; SmolLM2 is a real one.
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -73,10 +75,16 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """The folder of a finished run: a random model that transformers wrote, after three steps of training."""
     family, tied = request.param
     folder = tmp_path_factory.mktemp(f"{family}-{'tied' if tied else 'untied'}", numbered=False)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(CONFIGS[family](tied)).save_pretrained(folder / "model")
-    byte_tokenizer().save_pretrained(folder / "model")
-    return train(folder, folder / "model", learning_rate=1e-3)
+    return train(folder, written_by_transformers(folder / "model", CONFIGS[family](tied)), learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def lora_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3 that stayed as it is, with adapters of all seven modules, trained for three steps."""
+    folder = tmp_path_factory.mktemp("qwen3-lora", numbered=False)
+    modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    model = written_by_transformers(folder / "model", CONFIGS["qwen3"](True))
+    return train(folder, model, learning_rate=1e-2, lora={"rank": 4, "alpha": 8, "target_modules": modules})
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +98,14 @@ def smollm2_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(folder, model, learning_rate=1e-5, steps=1)
 
 
+def written_by_transformers(folder: Path, config: PretrainedConfig) -> Path:
+    """A random model and its tokenizer."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """It writes any text: one id per byte, and <pad>, <eos>, <bos>."""
     special = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
@@ -100,7 +116,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def train(folder: Path, model: Path, learning_rate: float, steps: int = 3) -> Path:
+def train(folder: Path, model: Path, learning_rate: float, steps: int = 3, **extra: Any) -> Path:
     """Train on this machine as a user does; the reward asks for digits, which any model sometimes writes."""
     rows = [{"question": question, "answer": "7"} for question in QUESTIONS]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -116,6 +132,7 @@ def train(folder: Path, model: Path, learning_rate: float, steps: int = 3) -> Pa
         "rewards": [{"python": "digits:digits"}],
         "checkpoint": {"every_steps": steps},
         "output": {"uri": str(folder / "runs")},
+        **extra,
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(tree))
     command = [sys.executable, "-m", "trainer", "--config", str(folder / "run.yaml"), "--devices-per-process", "1"]
@@ -135,9 +152,12 @@ def our_logits(found: Trained, ids: np.ndarray) -> np.ndarray:
     return np.asarray(hidden[0] @ head(params).T)
 
 
-def compared(ours: Trained, folder: Path) -> float:
-    """The largest relative difference of logits; tokenizers, shapes and greedy answers must be the same."""
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+def loaded(folder: Path | str) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def compared(ours: Trained, theirs: PreTrainedModel | PeftModel, folder: Path) -> float:
+    """The largest relative difference of logits; greedy answers must be the same. The tokenizer is that of `folder`."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     answers = list(generate(ours, [Row("", {"question": q}) for q in QUESTIONS], NEW_TOKENS, greedy=True, seed=0))
     differences = []
@@ -159,10 +179,15 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, question: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def greedy_answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> tuple[str, int]:
+def greedy_answer(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerFast, ids: list[int]
+) -> tuple[str, int]:
     """What transformers' own generation gives, with its number of tokens."""
     made = model.generate(
-        torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), do_sample=False, max_new_tokens=NEW_TOKENS
+        input_ids=torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids)),
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
     )
     new = made[0, len(ids) :].tolist()
     return tokenizer.decode(new, skip_special_tokens=True), len(new)
@@ -179,7 +204,7 @@ def check(run_folder: Path, dtype: str, out: Path, capsys: pytest.CaptureFixture
     """Export and compare: in float32 with the checkpoint itself, in bfloat16 with what was exported."""
     found = find(str(run_folder))
     export(found, out, dtype)
-    difference = compared(found if dtype == "float32" else find(str(out)), out)
+    difference = compared(found if dtype == "float32" else find(str(out)), loaded(out), out)
     with capsys.disabled():
         print(f"\n{run_folder.parents[1].name:14} {dtype:9} logits differ by {difference:.1e}, same greedy answers")
     assert weights_moved(run_folder)
@@ -200,3 +225,22 @@ def test_transformers_reads_a_real_model_as_the_trainer_does(
 ) -> None:
     """SmolLM2-135M-Instruct with its chat template, trained and exported."""
     check(smollm2_run, dtype, tmp_path / "out", capsys)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT 0.21 asks for it
+def test_peft_reads_an_adapter_as_the_trainer_does(
+    lora_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The base with the adapter, the same merged by PEFT, and the merged export give the trainer's logits."""
+    found, out = find(str(lora_run)), tmp_path / "out"
+    export(found, out, "float32")
+    adapted = PeftModel.from_pretrained(loaded(found.base), out / "adapter").eval()
+    differences = [compared(found, adapted, out), compared(found, adapted.merge_and_unload(), out)]
+    differences.append(compared(found, loaded(out), out))
+    initial = compared(find(found.base), loaded(found.base), out)
+    with capsys.disabled():
+        told = ", ".join(f"{difference:.1e}" for difference in differences)
+        print(f"\nqwen3-lora     adapter, merged by PEFT, merged export: logits differ by {told}, same greedy answers")
+    assert max(*differences, initial) < CLOSE
+    ids = np.arange(3, 40)
+    assert np.abs(our_logits(found, ids) - our_logits(find(found.base), ids)).max() > 1e-2, "nothing was trained"
