@@ -21,6 +21,7 @@ from controller.resolve import Resolved
 from controller.settings import Settings
 from controller.tpu import TpuSlice
 from trainer.contract.exits import FATAL
+from trainer.contract.identity import identity
 from trainer.contract.runfolder import RUN_ID_LENGTH
 
 DEFAULT_SETTINGS = Settings()
@@ -60,22 +61,22 @@ def render(
 ) -> Manifests:
     """The manifests of one run. `owner` is the UID of the GRPOJob in a cluster, None where there is no cluster.
 
-    `run_id` is by default the owner's first eight digits, and without an owner those of the RunConfig's SHA-256.
+    `run_id` is by default the owner's first eight digits, and without an owner those of the RunConfig's identity.
     """
     metadata = _metadata(resolved.job, owner, namespace)
-    identity = run_id or (owner or resolved.run.sha256)[:RUN_ID_LENGTH]
-    values = _job_set_values(resolved, settings, metadata, identity)
+    run_id = run_id or (owner or identity(resolved.run))[:RUN_ID_LENGTH]
+    values = _job_set_values(resolved, settings, metadata, run_id)
 
     # The JobSet names the ConfigMap that holds it and is named by its content: so the content is hashed without a name.
-    unnamed = _fill("jobset.yaml.j2", **values, **podspec.pod_values(resolved, settings, identity, config_map=""))
+    unnamed = _fill("jobset.yaml.j2", **values, **podspec.pod_values(resolved, settings, run_id, config_map=""))
     config_map = f"{resolved.job.metadata.name}-run-{_content_hash(resolved.run.to_json(), unnamed)}"
-    job_set = _fill("jobset.yaml.j2", **values, **podspec.pod_values(resolved, settings, identity, config_map))
+    job_set = _fill("jobset.yaml.j2", **values, **podspec.pod_values(resolved, settings, run_id, config_map))
     data = {names.RUN_CONFIG_KEY: resolved.run.to_json(), JOB_SET_KEY: _as_json(job_set)}
     frozen = _fill(
         "configmap.yaml.j2",
         config_map=config_map,
         metadata=metadata,
-        labels=podspec.own_labels(resolved.job, identity),
+        labels=podspec.own_labels(resolved.job, run_id),
         data=data,
     )
     return Manifests(frozen, job_set)

@@ -58,7 +58,7 @@ def build(
     learner = _learner(process, ready, mesh, optimizer, state, frozen, reference)
     checkpoints = Checkpoints(process.folder.checkpoints, run.checkpoint.keep) if ready.shared else None
     start = Place(0, 0, ready.train.digest, base=None if frozen is None else fingerprint(frozen.params))
-    state, place = _begin(run, checkpoints, state, start, ready.train.source)
+    state, place = _begin(process, checkpoints, state, start, ready.train.source)
     heartbeat.beat()
     asker = _asker(run, ready, mesh, run.sampling)
     built = Run(
@@ -100,12 +100,12 @@ def _keep_programs(process: ProcessConfig) -> None:
 
 
 def _begin(
-    run: RunConfig, checkpoints: Checkpoints | None, state: TrainState, start: Place, source: str
+    process: ProcessConfig, checkpoints: Checkpoints | None, state: TrainState, start: Place, source: str
 ) -> tuple[TrainState, Place]:
     """The newest checkpoint where there is one to resume, else `start`. `source` is what the questions came from."""
     if checkpoints is None:
         return state, start
-    if run.checkpoint.resume == "Never":
+    if process.starts_over:
         checkpoints.clear()
     found = checkpoints.restore_newest(state)
     if found is None:
@@ -114,7 +114,7 @@ def _begin(
     if place.data != start.data:
         raise _changed(f"data.train: {source}", place)
     if place.base != start.base:
-        raise _changed(f"model_path: {run.model_path}", place)
+        raise _changed(f"model_path: {process.run.model_path}", place)
     return restored, place
 
 
@@ -198,7 +198,8 @@ def _export(
     writes = process.process_index == 0
     exporter = Exporter(ready.model_folder, ready.model, process.run.export.dtype, writes, heartbeat.beat)
 
-    base, revision = base_of(process.run, ready.model_revision), ready.model_revision
+    revision = ready.standing.model_revision
+    base = base_of(process.run, revision)
 
     def export(params: Params) -> None:
         target = Path(process.folder.export)

@@ -4,12 +4,15 @@ In: a ProcessConfig. Out: a `Standing`. It refuses to know what is trained.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trainer.contract.exits import ExitCode, RunError
+from trainer.contract.identity import Difference, differences
 from trainer.contract.process import ProcessConfig
+from trainer.contract.run import RunConfig
 from trainer.contract.runfolder import LAYOUT_VERSION
 from trainer.metrics import MetricsFile
 
@@ -18,10 +21,23 @@ _PROBE = ".probe-of-process-{}"
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`finished`: the run in this folder reached its last step. `model_revision`: the hub commit it began with."""
+    """What a folder's run.json says of the run in it; a new folder says nothing.
 
-    finished: bool
-    model_revision: str | None
+    `model_revision`: the hub commit it began with. `config`: what it was last started with, as plain data. `changes`:
+    what was changed since it began, one entry an attempt.
+    """
+
+    finished: bool = False
+    model_revision: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    changes: tuple[Mapping[str, Any], ...] = ()
+
+    def differences(self, run: RunConfig) -> tuple[Difference, ...]:
+        return differences(self.config, run)
+
+    def is_done(self, run: RunConfig) -> bool:
+        """Whether the run in the folder reached its last step, and is not to go further now."""
+        return self.finished and run.steps <= self.config.get("steps", 0)
 
 
 def read_standing(process: ProcessConfig) -> Standing:
@@ -29,9 +45,12 @@ def read_standing(process: ProcessConfig) -> Standing:
     path = Path(process.folder.run_json)
     try:
         body = json.loads(path.read_text())
-        run_id, standing = body["run_id"], Standing(body["finished"], body["model_revision"])
+        standing = Standing(
+            body["finished"], body["model_revision"], dict(body["config"]), tuple(body.get("changes", ()))
+        )
+        run_id = body["run_id"]
     except (FileNotFoundError, NotADirectoryError):
-        return Standing(finished=False, model_revision=None)
+        return Standing()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             ExitCode.INPUT_NOT_REACHABLE, f"output.uri: {path} cannot be read ({error}); repair it"
@@ -40,19 +59,35 @@ def read_standing(process: ProcessConfig) -> Standing:
         raise RunError(
             ExitCode.INVALID_CONFIG,
             f"output.uri: {process.folder.root} holds run {run_id}, and this is run {process.run_id}; "
-            "use another output.uri or name",
+            "use another output.uri or name, or checkpoint.init_from to begin with that run's weights",
         )
     return standing
 
 
-def refuse_finished(process: ProcessConfig, standing: Standing) -> None:
+def refuse_done(process: ProcessConfig, standing: Standing) -> None:
     """A finished run is not trained again; raises RunError INVALID_CONFIG with the way to start afresh."""
-    if standing.finished:
+    if standing.is_done(process.run):
         raise RunError(
             ExitCode.INVALID_CONFIG,
-            f"output.uri: {process.folder.root} holds this run, finished after {process.run.steps} steps; "
-            "use --new-run to start afresh",
+            f"output.uri: {process.folder.root} holds this run, finished after {standing.config['steps']} steps; "
+            "use --new-run to start afresh, or more steps to go further",
         )
+
+
+def refuse_changed(process: ProcessConfig, standing: Standing) -> None:
+    """What a run was begun with stays, where it matters. Raises RunError INVALID_CONFIG with every difference."""
+    refused = [str(one) for one in standing.differences(process.run) if one.matters]
+    if refused and not process.starts_over:
+        raise RunError(
+            ExitCode.INVALID_CONFIG,
+            f"output.uri: {process.folder.root} holds this run, begun with another configuration:\n"
+            + "".join(f"  {line}\n" for line in refused)
+            + "take this back, or use --new-run to start afresh, or checkpoint.init_from to begin with its weights",
+        )
+    reached = completed_steps(process)
+    if process.run.steps < reached and not process.starts_over:
+        text = f"steps: {process.run.steps} must be at least {reached}, which this run has reached; use {reached}"
+        raise RunError(ExitCode.INVALID_CONFIG, f"{text} or more, or --new-run to start afresh")
 
 
 def make_writable(process: ProcessConfig) -> None:
@@ -78,21 +113,31 @@ def remove_probe(process: ProcessConfig) -> None:
     (Path(process.folder.root) / _PROBE.format(process.process_index)).unlink(missing_ok=True)
 
 
-def write_run_json(process: ProcessConfig, *, model_revision: str | None, finished: bool) -> None:
-    """Whose folder this is, with the whole RunConfig; replaced in one move. Process 0 writes it."""
+def write_run_json(process: ProcessConfig, standing: Standing) -> None:
+    """Whose folder this is and how it stands, with the whole RunConfig; replaced in one move. Process 0 writes it."""
     if process.process_index:
         return
     body: dict[str, Any] = {
         "layout_version": LAYOUT_VERSION,
         "run_id": process.run_id,
-        "finished": finished,
-        "model_revision": model_revision,
+        "finished": standing.finished,
+        "model_revision": standing.model_revision,
         "config": json.loads(process.run.to_json()),
+        "changes": standing.changes,
     }
     path = Path(process.folder.run_json)
     replacement = path.with_name(path.name + ".new")
     replacement.write_text(json.dumps(body, indent=2) + "\n")
     replacement.replace(path)
+
+
+def begun(process: ProcessConfig, found: Standing, model_revision: str | None) -> Standing:
+    """How a folder stands when an attempt begins in it: what it changes of the run is added to the earlier changes."""
+    changed = {one.path: [one.old, one.new] for one in found.differences(process.run)}
+    entry = {"attempt": process.attempt, "after_step": completed_steps(process), "changed": changed}
+    earlier = () if process.starts_over else found.changes
+    changes = (*earlier, entry) if changed and not process.starts_over else earlier
+    return Standing(finished=False, model_revision=model_revision, changes=changes)
 
 
 def completed_steps(process: ProcessConfig) -> int:

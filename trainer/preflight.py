@@ -4,6 +4,7 @@ In: a ProcessConfig whose processes see each other. Out: `Ready`. Every check is
 them end alike; no weight has been read when it is done.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,16 +29,18 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+log = logging.getLogger("trainer")
+
 RETRY_SECONDS = 300.0
 """So long may the hub be out of reach before a run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All that a run needs but its weights. `shared`: all processes see one run folder."""
+    """All that a run needs but its weights. `standing`: what its folder will say. `shared`: all processes see it."""
 
+    standing: outputs.Standing
     model_folder: Path
-    model_revision: str | None
     model: ModelConfig
     tokenizer: "PreTrainedTokenizerBase"
     train: QuestionSet
@@ -61,7 +64,7 @@ def introduce(process: ProcessConfig, device_kind: str) -> list[str]:
 
 def already_done(process: ProcessConfig) -> bool:
     """Whether a restart finds its run finished: a pod was lost after the last step, and there is nothing left to do."""
-    return process.attempt > 0 and text_of_first(str(outputs.read_standing(process).finished)) == "True"
+    return process.attempt > 0 and text_of_first(str(outputs.read_standing(process).is_done(process.run))) == "True"
 
 
 def check(process: ProcessConfig) -> Ready:
@@ -73,12 +76,18 @@ def check(process: ProcessConfig) -> Ready:
     train, evaluation = together(lambda: _check_data(process, tokenizer))
     together(lambda: check_installed(process))
     rewards = together(lambda: _check_rewards(process))
-    return Ready(folder, revision, model, tokenizer, train, evaluation, rewards, shared)
+    if not process.process_index:
+        for one in standing.differences(process.run):
+            log.info("changed since the last attempt: %s", one)
+    return Ready(
+        outputs.begun(process, standing, revision), folder, model, tokenizer, train, evaluation, rewards, shared
+    )
 
 
 def _standing(process: ProcessConfig) -> outputs.Standing:
     standing = outputs.read_standing(process)
-    outputs.refuse_finished(process, standing)
+    outputs.refuse_done(process, standing)
+    outputs.refuse_changed(process, standing)
     return standing
 
 

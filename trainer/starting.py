@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.contract.exits import ExitCode, RunError
+from trainer.contract.identity import identity
 from trainer.contract.process import ENV_RUN_ID, ProcessConfig
 from trainer.contract.run import InvalidRunConfigError, Machine, RunConfig, UnreadableVersionError, resolve_run
 from trainer.contract.runfolder import RUN_ID_LENGTH
@@ -62,7 +63,7 @@ def process_of(start: Start, environ: Mapping[str, str]) -> ProcessConfig:
     if start.run_config is not None:
         return ProcessConfig.from_environment(read_run(start.run_config), environ)
     run = _resolve(start)
-    run_id = secrets.token_hex(RUN_ID_LENGTH // 2) if start.new_run else environ.get(ENV_RUN_ID) or run.sha256
+    run_id = secrets.token_hex(RUN_ID_LENGTH // 2) if start.new_run else environ.get(ENV_RUN_ID) or identity(run)
     return ProcessConfig(run, run_id[:RUN_ID_LENGTH], _index_found(run), coordinator=None, attempt=0)
 
 

@@ -84,7 +84,7 @@ class Worker:
             log.info("%s", line)
         ready = preflight.check(process)
         _log_into_folder(process)
-        outputs.write_run_json(process, model_revision=ready.model_revision, finished=False)
+        outputs.write_run_json(process, ready.standing)
 
         def on_step(step: int) -> None:
             watchdog.running()
@@ -93,7 +93,7 @@ class Worker:
         loop, state, place = build(process, ready, heartbeat, lambda: self._asked_to_stop, on_step)
         code = loop.train(state, place)
         if code is ExitCode.DONE:
-            outputs.write_run_json(process, model_revision=ready.model_revision, finished=True)
+            outputs.write_run_json(process, replace(ready.standing, finished=True))
         ready.rewards.stop()
         distributed.stop()
         return code

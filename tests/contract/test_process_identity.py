@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.contract.exits import ExitCode
+from trainer.contract.identity import identity
 from trainer.contract.process import BadEnvironmentError, ProcessConfig
 from trainer.contract.run import Machine, RunConfig, resolve_run
 from trainer.contract.runner import parse_runner
@@ -37,12 +38,12 @@ def test_the_process_index_counts_hosts_slice_by_slice() -> None:
 
 
 def test_a_run_of_one_process_needs_no_variable() -> None:
-    """Without an environment a single process is process 0 of attempt 0, named by the digest of its configuration."""
+    """Without an environment a single process is process 0 of attempt 0, named by the identity of its configuration."""
     config = run(hosts=1, slices=1)
     process = ProcessConfig.from_environment(config, {})
     assert (process.process_index, process.coordinator, process.attempt) == (0, None, 0)
-    assert process.run_id == config.sha256[:8]
-    assert process.folder.root == f"runs/job-{config.sha256[:8]}"
+    assert process.run_id == identity(config)[:8]
+    assert process.folder.root == f"runs/job-{identity(config)[:8]}"
 
 
 @given(st.integers(1, 5), st.integers(1, 3), st.data())

@@ -17,6 +17,7 @@ from controller.local.run import run_manifests
 from controller.local.sandbox import Mounts, objects_of
 from controller.render import Manifests
 from controller.resolve import Resolved
+from trainer.contract.identity import identity
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="grpoctl run needs POSIX signals and says so elsewhere")
 
@@ -212,11 +213,11 @@ def run_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_same_job_resumes_and_a_new_run_starts_afresh(
     resolve_job: Callable[..., Resolved], run_ids: list[str]
 ) -> None:
-    """The run id is that of the RunConfig, so the same file finds its folder; --new-run has another each time."""
+    """The run id is the RunConfig's identity, so the same file finds its folder; --new-run has another each time."""
     resolved, machine = resolve_job(), Machine.here(colour=False)
     for new_run in (False, False, True, True):
         run_job(resolved, machine=machine, new_run=new_run)
-    assert run_ids[0] == run_ids[1] == resolved.run.sha256[:8]
+    assert run_ids[0] == run_ids[1] == identity(resolved.run)[:8]
     assert len(set(run_ids)) == 3
     assert all(len(run_id) == 8 for run_id in run_ids)
 

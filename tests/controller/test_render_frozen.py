@@ -16,6 +16,7 @@ from jinja2 import UndefinedError
 from controller import render as station
 from controller.render import Manifests, render, to_yaml, yaml_scalar
 from controller.resolve import Resolved
+from trainer.contract.identity import identity
 from trainer.contract.run import RunConfig
 
 Render = Callable[..., Manifests]
@@ -72,9 +73,9 @@ def _run_id(manifests: Manifests) -> str:
 
 
 def test_the_run_id_is_of_the_uid_else_of_the_run_config(resolve_job: Resolve) -> None:
-    """In a cluster the first eight of the job's UID; without one those of the RunConfig's SHA-256; or what is given."""
+    """In a cluster the first eight of the job's UID; without one those of the run's identity; or what is given."""
     resolved = resolve_job()
-    assert _run_id(render(resolved)) == resolved.run.sha256[:8]
+    assert _run_id(render(resolved)) == identity(resolved.run)[:8]
     assert _run_id(render(resolved, owner=UID)) == "0f4b6a1e"
     assert _run_id(render(resolved, owner=UID, run_id="abcdef01")) == "abcdef01"
 

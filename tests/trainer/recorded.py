@@ -9,7 +9,7 @@ from launching import resolved
 
 from trainer.contract.process import ProcessConfig
 from trainer.metrics import MetricsFile
-from trainer.outputs import write_run_json
+from trainer.outputs import Standing, write_run_json
 
 
 def recorded(
@@ -20,7 +20,7 @@ def recorded(
     process = ProcessConfig(run, run_id, 0, None, 0)
     folder = Path(process.folder.root)
     (folder / "completions").mkdir(parents=True)
-    write_run_json(process, model_revision="0123abc", finished=False)
+    write_run_json(process, Standing(model_revision="0123abc"))
     metrics = MetricsFile(Path(process.folder.metrics))
     for row in rows:
         metrics.write(row)

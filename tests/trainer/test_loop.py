@@ -11,9 +11,12 @@ from launching import Launched, free_port, resolved, sums
 from tracked import samples, shown
 from wandb_server import serving
 
+from trainer.contract.identity import identity
 from trainer.contract.run import RunConfig
 from trainer.metricnames import METRICS, metric_of
 
+TWICE = {"ppo_epochs": 2, "beta": 0.05}
+"""Updates from the second on, and the divergence from the first model, depend on more of a run's state."""
 EXACT = ("step", "epoch", "reward/total/mean", "reward/total/std", "length/completion/mean", "length/truncated")
 
 
@@ -26,7 +29,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_process(byte_model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Launched:
     """A finished run of one process with eight devices, evaluated before, in the middle and at the end."""
     folder = tmp_path_factory.mktemp("one")
-    run = resolved(byte_model, data, folder / "out", 1, 8, eval_every_steps=2, checkpoint={"every_steps": 2})
+    run = resolved(
+        byte_model, data, folder / "out", 1, 8, eval_every_steps=2, checkpoint={"every_steps": 2}, train=TWICE
+    )
     launched = Launched(run, folder)
     launched.ended = launched.finish()
     return launched
@@ -34,7 +39,9 @@ def one_process(byte_model: Path, data: Path, tmp_path_factory: pytest.TempPathF
 
 def test_two_processes_train_what_one_does(one_process: Launched, byte_model: Path, data: Path, tmp_path: Path) -> None:
     """Two processes of four devices sample the same tokens; loss, gradient and parameters are the same to rounding."""
-    run = resolved(byte_model, data, tmp_path / "out", 2, 4, eval_every_steps=2, checkpoint={"every_steps": 3})
+    run = resolved(
+        byte_model, data, tmp_path / "out", 2, 4, eval_every_steps=2, checkpoint={"every_steps": 3}, train=TWICE
+    )
     two = Launched(run, tmp_path)
     first, second = two.finish()
     assert first.fingerprint == second.fingerprint
@@ -60,7 +67,7 @@ def test_passes_micro_steps_and_mesh_change_nothing(
         8,
         "rollout.prompt_batch_size=4",
         mesh_shape="2,2,2",
-        train={"grad_accum_steps": 4},
+        train={"grad_accum_steps": 4} | TWICE,
         eval_every_steps=3,
         eval_batches=1,
     )
@@ -127,7 +134,8 @@ def test_a_finished_run_is_refused_but_not_by_a_restart(one_process: Launched, t
     assert again.code == 2
     assert again.cause is not None
     assert again.cause.message == (
-        f"output.uri: {one_process.folder} holds this run, finished after 3 steps; use --new-run to start afresh"
+        f"output.uri: {one_process.folder} holds this run, finished after 3 steps; use --new-run to start afresh, "
+        "or more steps to go further"
     )
     assert Launched(one_process.run, tmp_path, attempt=1).wait()[0].code == 0
 
@@ -146,7 +154,7 @@ def test_a_stopped_and_resumed_run_equals_a_whole_one(
 
     TensorBoard and Weights & Biases show the two attempts as one run, each step once; Prometheus scrapes it meanwhile.
     """
-    tree = {"eval_every_steps": 2, "checkpoint": {"every_steps": 2}, "wandb_project": "sums"}
+    tree = {"eval_every_steps": 2, "checkpoint": {"every_steps": 2}, "wandb_project": "sums", "train": TWICE}
     run = resolved(byte_model, data, tmp_path / "out", 1, 8, **tree)
     with serving() as (server, environ):
         second = _stopped_and_resumed(run, tmp_path, environ, one_process.ended[0].fingerprint)
@@ -183,3 +191,27 @@ def _stopped_and_resumed(run: RunConfig, tmp_path: Path, environ: dict[str, str]
     assert f"resuming after step {stopped.cause.step}, 3 steps" in resumed.out
     assert resumed.fingerprint == fingerprint
     return second
+
+
+def test_a_run_goes_further_on_another_machine(
+    one_process: Launched, byte_model: Path, data: Path, tmp_path: Path
+) -> None:
+    """Two steps of two processes, a third of one on another mesh: the samples and the losses of a whole run."""
+    output, settings = tmp_path / "out", {"eval_every_steps": 2, "train": TWICE}
+    begun = resolved(byte_model, data, output, 2, 2, "steps=2", checkpoint={"every_steps": 2}, **settings)
+    first = Launched(begun, tmp_path, run_id=identity(begun))
+    first.finish()
+    machine = {"mesh_shape": "1,2,2", "checkpoint": {"every_steps": 1, "keep": 1}}
+    further = resolved(byte_model, data, output, 1, 4, **machine, **settings)
+    assert identity(further) == identity(begun)
+    second = Launched(further, tmp_path, run_id=identity(further))
+    assert "resuming after step 2, 3 steps" in second.finish()[0].out
+    for ours, theirs in zip(second.metrics, one_process.metrics, strict=True):
+        assert {name: ours.get(name) for name in EXACT} == {name: theirs.get(name) for name in EXACT}
+        for name in {"update/loss", "update/grad_norm", "update/entropy", "update/kl_reference"} & ours.keys():
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
+    (change,) = json.loads((second.folder / "run.json").read_text())["changes"]
+    assert change["after_step"] == 2
+    assert change["changed"]["steps"] == [2, 3]
+    assert change["changed"]["batch.mesh.tp"] == [1, 2]
+    assert sorted(path.name for path in (second.folder / "checkpoints").iterdir()) == ["3"]

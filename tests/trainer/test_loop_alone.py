@@ -44,7 +44,7 @@ def test_one_machine_trains_a_runner_yaml(folder: Path) -> None:
     assert again.returncode == 2
     assert again.stderr == (
         f"trainer: InvalidConfig, exit code 2: output.uri: runs/{run.name} holds this run, finished after 1 steps; "
-        "use --new-run to start afresh\n"
+        "use --new-run to start afresh, or more steps to go further\n"
     )
     assert trainer(folder, *command, "--new-run").returncode == 0
     assert len(list((folder / "runs").iterdir())) == 2

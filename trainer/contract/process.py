@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.contract.exits import ExitCode, RunError
+from trainer.contract.identity import identity
 from trainer.contract.run import RunConfig
-from trainer.contract.runfolder import RunFolder
+from trainer.contract.runfolder import RUN_ID_LENGTH, RunFolder
 from trainer.contract.violations import shown
 
 ENV_RUN_CONFIG = "GRPO_RUN_CONFIG"
@@ -47,6 +48,11 @@ class ProcessConfig:
         return RunFolder.of(self.run.output_uri, self.run.name, self.run_id)
 
     @property
+    def starts_over(self) -> bool:
+        """Whether what the folder holds of this run is forgotten; a restart goes on from the attempt that forgot it."""
+        return self.run.checkpoint.resume == "Never" and self.attempt == 0
+
+    @property
     def slice_index(self) -> int:
         return self.process_index // self.run.batch.hosts
 
@@ -67,7 +73,7 @@ class ProcessConfig:
         host_index = _index(environ, ENV_HOST_INDEX, batch.hosts, required=many)
         return cls(
             run=run,
-            run_id=environ.get(ENV_RUN_ID) or run.sha256[:8],
+            run_id=environ.get(ENV_RUN_ID) or identity(run)[:RUN_ID_LENGTH],
             process_index=slice_index * batch.hosts + host_index,
             coordinator=_coordinator(environ) if many else None,
             attempt=_index(environ, ENV_ATTEMPT, None, required=False),

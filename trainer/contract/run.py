@@ -3,7 +3,6 @@
 `resolve_run` takes the parsed runner tree and the machine it will run on, and returns a RunConfig or all violations.
 """
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -161,11 +160,6 @@ class RunConfig(Resolved):
             return cls.model_validate_json(text, by_name=True, by_alias=False)
         except ValidationError as error:
             raise InvalidRunConfigError(tuple(explain_validation_error(error, Spelling.RUNNER))) from error
-
-    @property
-    def sha256(self) -> str:
-        """The digest of the JSON text; its first eight digits name a run that has no Kubernetes UID."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
