@@ -8,16 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from trainer.contract.runner import AlgorithmConfig, ParsedRunner
+from trainer.contract.runner import Aggregation, AlgorithmConfig, ParsedRunner
 from trainer.contract.violations import Spelling, Violation, shown
 
 Advantage = Literal["grpo", "dr_grpo", "rloo", "reinforce++"]
 Deviation = Literal["population", "sample"]
 Loss = Literal["clip", "cispo"]
 Ratio = Literal["token", "sequence"]
-Aggregation = Literal[
-    "token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum", "sequence-mean-token-sum-norm"
-]
 Estimate = Literal["k1", "k2", "k3"]
 
 

@@ -16,10 +16,11 @@ from trainer.contract.checks import check_tree
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.judgement import BatchRequest, judge
 from trainer.contract.models import check_lengths, check_model_over_tp, known_shape
-from trainer.contract.presets import GROUPED, Advantage, Aggregation, Deviation, Estimate, Loss, Ratio, resolve_preset
+from trainer.contract.presets import GROUPED, Advantage, Deviation, Estimate, Loss, Ratio, resolve_preset
 from trainer.contract.reading import explain_validation_error, schema_paths
 from trainer.contract.rewardnames import reward_name
 from trainer.contract.runner import (
+    Aggregation,
     CheckpointConfig,
     DataConfig,
     EvalConfig,

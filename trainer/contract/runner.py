@@ -22,6 +22,9 @@ Count = Annotated[int, Field(gt=0, le=MAX_BATCH)]
 Length = Annotated[int, Field(gt=0, le=MAX_LENGTH)]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Prose = Annotated[str, Field(max_length=16384)]
+Aggregation = Literal[
+    "token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum", "sequence-mean-token-sum-norm"
+]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -123,20 +126,13 @@ class AlgorithmConfig(Section):
         None, description="the ratio is clipped at 1 - epsilon_low; null = the preset's, 0.2 for grpo"
     )
     epsilon_high: Annotated[float, Field(gt=0.0, le=100.0)] | None = Field(
-        None,
-        description="and at 1 + epsilon_high, for cispo too, where TRL's is 1 more; null = the preset's, 0.2 for grpo, "
-        "0.28 for dapo, 4 for cispo",
+        None, description="and at 1 + epsilon_high, for cispo too (TRL's is 1 more); null = the preset's, 0.2 for grpo"
     )
     dual_clip: Annotated[float, Field(gt=1.0, le=1000.0)] | None = Field(
         None, description="largest ratio that counts for completions with a negative advantage; null = no bound"
     )
-    aggregation: (
-        Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum", "sequence-mean-token-sum-norm"]
-        | None
-    ) = Field(
-        None,
-        description="the mean over the whole batch; norm divides by rollout.max_length_sample too; null = the "
-        "preset's, token-mean for grpo",
+    aggregation: Aggregation | None = Field(
+        None, description="over the whole batch; norm divides by max_length_sample too; null = the preset's"
     )
     kl: Literal["k1", "k2", "k3"] | None = Field(
         None, description="estimator of the divergence that train.beta weighs; null = the preset's"
@@ -149,13 +145,10 @@ class AlgorithmConfig(Section):
     )
     importance_cap: Annotated[float, Field(ge=1.0, le=1000.0)] | None = Field(
         None,
-        description="each token is weighed by how much likelier it is to the update than to the rollout that sampled "
-        "it, at most by this (2 is usual); null = off",
+        description="largest weight of a token, its probability in the update over that in the rollout; null = off",
     )
     dynamic_sampling: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        None,
-        description="groups whose rewards are all equal are replaced by those of further prompts; a step asks at most "
-        "so many times its prompts; 1 = off; null = the preset's, 10 for dapo",
+        None, description="rounds a step may ask to replace groups without variance; 1 = off; null = the preset's"
     )
 
 
