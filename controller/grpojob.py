@@ -34,7 +34,8 @@ from controller.podtypes import (
 from trainer.contract.documents import Document, load_documents
 from trainer.contract.reading import Tree, known_keys, nearest_key, read_tree
 from trainer.contract.runner import REASONS as RUNNER_REASONS
-from trainer.contract.runner import ParsedRunner, RunnerConfig, Section, Text, parse_runner
+from trainer.contract.runner import ParsedRunner, RunnerConfig, parse_runner
+from trainer.contract.section import Section, Text
 from trainer.contract.violations import Spelling, Violation, shown
 
 Model = TypeVar("Model", bound=BaseModel)

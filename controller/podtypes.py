@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainer.contract.runner import Section, Text
+from trainer.contract.section import Section, Text
 
 ENV_NAME = r"^[-._a-zA-Z][-._a-zA-Z0-9]*$"
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from controller.podtypes import DnsName
-from trainer.contract.runner import Prose, Text
+from trainer.contract.section import Prose, Text
 from trainer.contract.violations import to_camel
 
 Counter = Annotated[int, Field(ge=0)]

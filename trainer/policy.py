@@ -6,7 +6,7 @@ them, and whose parameters these are: the policy's, an older one's or the refere
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from trainer.arrays.logprobs import token_logprobs
 from trainer.arrays.truncation import Truncation
+from trainer.contract.runner import Remat
 from trainer.mesh import DATA
 from trainer.model.config import ModelConfig
 from trainer.model.decoder import Params, head, hidden_states
@@ -33,7 +34,7 @@ def make_scorer(
     temperature: float,
     truncation: Truncation = Truncation(),  # noqa: B008 - frozen
     compute_dtype: Any,
-    remat: Literal["none", "layer"],
+    remat: Remat,
 ) -> Scorer:
     """Log-probabilities and entropies (nats) under softmax(logits / temperature); the gradient goes to the weights.
 

@@ -25,11 +25,16 @@ from trainer.policy import Scorer
 
 
 class TrainState(NamedTuple):
-    """All that one update hands to the next. `step` (int32) counts the updates that were applied."""
+    """All that one update hands to the next. `step` (int32) counts the updates that were applied.
+
+    Where `params` are narrower than float32, `master` holds them in float32, and the optimizer changes those: of a
+    bfloat16's eight bits, a step of 1e-6 would be rounded away (https://arxiv.org/abs/1710.03740, section 3.1).
+    """
 
     params: Params
     opt_state: optax.OptState
     step: jax.Array
+    master: Params | None = None
 
 
 class TrainRow(NamedTuple):
@@ -175,7 +180,14 @@ def init_state(params: Params, optimizer: Optimizer, mesh: Mesh) -> TrainState:
         transform_non_params=lambda _: replicated(mesh),
     )
     step = jax.device_put(np.int32(0), replicated(mesh))
-    return TrainState(params, jax.jit(init, out_shardings=shardings)(params), step)
+    return TrainState(params, jax.jit(init, out_shardings=shardings)(params), step, _master_of(params))
+
+
+def _master_of(params: Params) -> Params | None:
+    if all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params)):
+        return None
+    master: Params = jax.jit(_in_float32, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, params))(params)
+    return master
 
 
 def _initial_moments(optimizer: Optimizer, params: Params) -> optax.OptState:
@@ -274,12 +286,13 @@ def _metrics(gradients: Params, sums: Sums, batch: TrainBatch, algorithm: Algori
 
 
 def _apply(optimizer: Optimizer, state: TrainState, gradients: Params) -> TrainState:
-    params = _in_float32(state.params)
+    params = state.params if state.master is None else state.master
     # optax mixes integers and floats, which the strict promotion of our tests refuses.
     with jax.numpy_dtype_promotion("standard"):
         changes, opt_state = optimizer.transform.update(gradients, state.opt_state, params)
-    changed = jax.tree.map(lambda old, now, change: (now + change).astype(old.dtype), state.params, params, changes)
-    return TrainState(changed, opt_state, state.step + 1)
+    changed = jax.tree.map(jnp.add, params, changes)
+    rounded = jax.tree.map(lambda old, new: new.astype(old.dtype), state.params, changed)
+    return TrainState(rounded, opt_state, state.step + 1, None if state.master is None else changed)
 
 
 def _in_float32(tree: Any) -> Any:

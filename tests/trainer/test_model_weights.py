@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from trainer.model.checkpoint import Checkpoint
 from trainer.model.config import UnsupportedModelError, read_model_config, write_model_config
 from trainer.model.decoder import head
 from trainer.model.saving import save_params
@@ -64,6 +65,22 @@ def test_a_device_holds_only_its_part(oracles, mesh_of):
     np.testing.assert_array_equal(np.asarray(shard.data), whole[:, 32:, 32:])
     for matrix in (params["embed"], params["head"], *(params["layers"][name] for name in ("k", "o", "up", "down"))):
         assert matrix.addressable_shards[0].data.size * 4 == matrix.size
+
+
+def test_nothing_larger_than_a_shard_is_read(oracles, mesh_of, monkeypatch):
+    """Over eight devices each slice of a matrix is an eighth of it, read once; only norms are read whole."""
+    folder = oracles / "qwen2-untied"
+    config, read, sizes = read_model_config(folder), Checkpoint.read, []
+
+    def recorded(self, tensor, index):
+        found = read(self, tensor, index)
+        sizes.append((found.size, self._slice(tensor).get_shape()))
+        return found
+
+    monkeypatch.setattr(Checkpoint, "read", recorded)
+    load_params(folder, config, mesh_of(1, 8, 1), jnp.float32)
+    assert all(size == np.prod(shape) // (8 if len(shape) == 2 else 1) for size, shape in sizes)
+    assert sum(size for size, _ in sizes) == config.parameters
 
 
 def test_a_dimension_that_does_not_divide_stays_whole(oracles, mesh_of):

@@ -275,13 +275,24 @@ def test_bfloat16_compute_follows_float32(whole: tuple[Any, Any]) -> None:
         assert metrics[name] == pytest.approx(whole[1][name], rel=0.03), name
 
 
-def test_bfloat16_parameters_keep_float32_moments() -> None:
-    """Weights may be bfloat16: the moments of the optimizer and the gradient stay float32."""
-    step = step_of(plan_of(1, 2, 1, 2), params_dtype=jnp.bfloat16)
-    before = flat(step.state.params)
-    after, metrics = step.run()
-    assert metrics["finite"] == 1.0
-    assert {leaf.dtype for leaf in after.values()} == {jnp.dtype("bfloat16")}
+def test_steps_below_the_resolution_of_bfloat16_add_up() -> None:
+    """100 steps of 1e-6 move bfloat16 weights by 1e-4, a tenth of their resolution: moments and master are float32."""
+    step = step_of(plan_of(1, 2, 1, 2), make_optimizer(OptimizerConfig(learning_rate=1e-6), 100), jnp.bfloat16)
     floats = [leaf.dtype for leaf in jax.tree.leaves(step.state.opt_state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     assert set(floats) == {jnp.dtype("float32")}
-    assert any((after[name] != before[name]).any() for name in before)
+    before, first = flat(step.state.params["layers"]), flat(step.state.master["layers"])
+    for _ in range(100):
+        _, metrics = step.run()
+    assert metrics["finite"] == 1.0
+    after, master = flat(step.state.params["layers"]), flat(step.state.master["layers"])
+    for name in ("['q']", "['down']"):
+        assert after[name].dtype == jnp.bfloat16
+        np.testing.assert_array_equal(first[name], before[name].astype(np.float32))
+        assert np.median(np.abs(master[name] - first[name])) == pytest.approx(1e-4, rel=0.2)
+        np.testing.assert_array_equal(after[name], master[name].astype(jnp.bfloat16))
+        assert 0.02 < (after[name] != before[name]).mean() < 0.5
+
+
+def test_float32_parameters_are_kept_once() -> None:
+    """Where the weights are float32 they are their own master."""
+    assert step_of(plan_of(1, 2, 1, 2)).state.master is None

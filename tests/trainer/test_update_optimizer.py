@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
+from small_step import model_of
 
 from trainer.contract.runner import OptimizerConfig
+from trainer.model.weights import random_params
 from trainer.update import init_state, make_optimizer
 
 RATE = 0.5
@@ -90,3 +92,24 @@ def test_moments_are_split_like_their_parameters(name: str, mesh_of: Callable[..
     assert all(moment.sharding == split for moment in moments)
     others = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape != (8, 2)]
     assert all(leaf.sharding.is_equivalent_to(whole, leaf.ndim) for leaf in [*others, state.step])
+
+
+def test_the_state_is_born_split(mesh_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moments and master come from programs that hold an eighth of them on each of eight devices, and nothing else."""
+    mesh, jit, taken = mesh_of(1, 8, 1), jax.jit, []
+
+    def recorded(function, **options):
+        def run(*args):
+            memory = jit(function, **options).lower(*args).compile().memory_analysis()
+            taken.append((memory.output_size_in_bytes, memory.temp_size_in_bytes))
+            return jit(function, **options)(*args)
+
+        return run
+
+    config = model_of(hidden=64, intermediate=128, vocab=512, head_dim=16)
+    params = random_params(config, 0, mesh, jnp.bfloat16)
+    monkeypatch.setattr(jax, "jit", recorded)
+    init_state(params, make_optimizer(OptimizerConfig(), updates=1), mesh)
+    share = 4 * config.parameters / 8
+    # A tenth more for norms and biases, which every device has whole.
+    assert taken == [(pytest.approx(2 * share, rel=0.1), 0), (pytest.approx(share, rel=0.1), 0)]

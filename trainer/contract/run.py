@@ -28,6 +28,7 @@ from trainer.contract.runner import (
     LoraConfig,
     OptimizerConfig,
     ParsedRunner,
+    Remat,
     RunnerConfig,
     with_origins,
 )
@@ -70,7 +71,7 @@ class Resolved(BaseModel):
 class Precision(Resolved):
     params: Literal["float32", "bfloat16"]
     compute: Literal["float32", "bfloat16"]
-    remat: Literal["none", "layer"]
+    remat: Remat
 
 
 class Sampling(Resolved):

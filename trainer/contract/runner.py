@@ -4,58 +4,44 @@ One set of types serves two spellings: a runner YAML validates it by name (snake
 (camelCase). Field order is the order in which violations are reported. Nothing here knows a cluster or JAX.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field
 
 from trainer.contract.documents import dump_document, load_documents
 from trainer.contract.judgement import MAX_BATCH, MAX_GROUP
 from trainer.contract.reading import read_tree
-from trainer.contract.violations import Spelling, Violation, shown, to_camel
+from trainer.contract.section import (
+    MAX_LENGTH,
+    Args,
+    Count,
+    Finite,
+    Fraction,
+    Length,
+    NonNegative,
+    Prose,
+    Section,
+    Text,
+)
+from trainer.contract.violations import Spelling, Violation, shown
 
-MAX_LENGTH = 2**20
-
-Count = Annotated[int, Field(gt=0, le=MAX_BATCH)]
-Length = Annotated[int, Field(gt=0, le=MAX_LENGTH)]
-Text = Annotated[str, Field(min_length=1, max_length=1024)]
-Prose = Annotated[str, Field(max_length=16384)]
 Aggregation = Literal[
     "token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum", "sequence-mean-token-sum-norm"
 ]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Remat = Literal["none", "products", "layer"]
 LoraModule = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def _finite_json(args: dict[str, Any]) -> dict[str, Any]:
-    """run.json must come back as it went, and JSON has no NaN and no infinity."""
-    try:
-        json.dumps(args, allow_nan=False)
-    except ValueError as error:
-        raise ValueError("it holds a number that JSON cannot write") from error
-    return args
-
-
-Args = Annotated[dict[str, JsonValue], Field(max_length=64), AfterValidator(_finite_json)]
-
-
-class Section(BaseModel):
-    """A part of the tree: frozen, unknown keys refused, strict types, snake_case name and camelCase alias."""
-
-    model_config = ConfigDict(
-        defer_build=True, frozen=True, extra="forbid", strict=True, alias_generator=to_camel, validate_by_name=True
-    )
-
-
 class PrecisionConfig(Section):
-    params: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the stored parameters")
+    params: Literal["float32", "bfloat16"] = Field(
+        "float32", description="dtype of the weights; beside bfloat16 the optimizer keeps a float32 master"
+    )
     compute: Literal["float32", "bfloat16"] | None = Field(None, description="null = bfloat16, float32 on CPU devices")
-    remat: Literal["none", "layer"] = Field(
-        "layer", description="what the backward pass computes again: nothing, or each layer"
+    remat: Remat = Field(
+        "layer",
+        description="what the backward pass computes again: nothing; each layer but its matrix products; each layer",
     )
 
 

@@ -9,12 +9,14 @@ head only where it is not tied. Matrices are [out, in], as in the checkpoint, so
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from trainer.arrays.products import summed_outer
+from trainer.contract.runner import Remat
 from trainer.model.config import ModelConfig
 from trainer.model.rope import rotate, rotations
 from trainer.model.sharding import DATA, constrain, layer_spec, without_fsdp
@@ -23,6 +25,13 @@ Params = dict[str, Any]
 Layer = dict[str, jax.Array]
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """(queries, keys, values), each [..., head, head_dim] -> the attended queries, and what to keep of the layer."""
+
+
+_PRODUCT = "product"
+_KEPT = {
+    "products": jax.checkpoint_policies.save_only_these_names(_PRODUCT),
+    "layer": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 def hidden_states(
@@ -34,14 +43,15 @@ def hidden_states(
     *,
     mesh: jax.sharding.Mesh | None,
     compute_dtype: Any,
-    remat: Literal["none", "layer"] = "none",
+    remat: Remat = "none",
 ) -> jax.Array:
     """Hidden states [batch, token, embed] in `compute_dtype`, after the final norm.
 
     `tokens` and `positions` are int32 [batch, token], `mask` is bool [batch, token], true at real tokens. Attention is
     causal by place in the row and sees real tokens only, so rows may be padded on either side; what comes out at a
-    padded place means nothing. `mesh` pins layouts (None: the compiler's choice). `remat="layer"` keeps only each
-    layer's input for the backward pass.
+    padded place means nothing. `mesh` pins layouts (None: the compiler's choice). For the backward pass each layer's
+    input is kept, and beside it nothing (`remat` "layer"), its matrix products, but not those of attention, which grow
+    with the square of the length ("products"), or everything, weights in the compute dtype included ("none").
     """
     turn = rotations(config, positions)
     attend = causal_attention(mask)
@@ -49,8 +59,8 @@ def hidden_states(
     def layer_step(hidden: jax.Array, layer: Layer) -> tuple[jax.Array, None]:
         return decoder_layer(hidden, layer, config, turn, attend, mesh)[0], None
 
-    if remat == "layer":
-        layer_step = jax.checkpoint(layer_step, prevent_cse=False)
+    if remat != "none":
+        layer_step = jax.checkpoint(layer_step, prevent_cse=False, policy=_KEPT[remat])
     hidden = embed(params, tokens, mesh, compute_dtype)
     hidden, _ = jax.lax.scan(layer_step, hidden, params["layers"])
     return rms_norm(hidden, params["final_norm"], config.rms_eps)
@@ -168,7 +178,8 @@ def _project(inputs: jax.Array, weights: Layer, name: str) -> jax.Array:
     outputs = matmul(inputs, weights[name])
     if f"{name}_lora_a" in weights:
         outputs = outputs + matmul(matmul(inputs, weights[f"{name}_lora_a"]), weights[f"{name}_lora_b"])
-    return outputs
+    named: jax.Array = checkpoint_name(outputs, _PRODUCT)
+    return named
 
 
 @jax.custom_vjp
