@@ -1,7 +1,9 @@
 """Shapes of well-known hub models, so that a job can be judged before anything is downloaded.
 
 In: a hub id, lengths and a mesh. Out: a shape, or what does not fit. The trainer asks the same questions again with the
-shape that it reads from a folder. Numbers: each model's `config.json` on https://huggingface.co. Refuses to know JAX.
+shape that it reads from a folder. Numbers: each model's `config.json` on https://huggingface.co, compared line by line
+with LitGPT's table of them (https://github.com/Lightning-AI/litgpt/blob/main/litgpt/config.py), which gives one number
+of positions for all names of a shape; docs/untried.md names those that only this table has. Refuses to know JAX.
 """
 
 from dataclasses import dataclass
