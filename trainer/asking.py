@@ -3,7 +3,7 @@
 Training asks each question K times at random, evaluation once and greedily; what they share is here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,18 @@ class Call:
 
 
 class Asker:
-    """The model's mouth and its judges: rollout, text and rewards of one run."""
+    """The model's mouth and its judges: rollout, text and rewards of one run.
 
-    def __init__(self, rollout: Rollout, stops: StopStrings, rewards: RewardSet) -> None:
+    `extend` is told how many seconds the rewards, which have deadlines of their own, may take.
+    """
+
+    def __init__(
+        self, rollout: Rollout, stops: StopStrings, rewards: RewardSet, extend: Callable[[float], None] = lambda _: None
+    ) -> None:
         self._rollout = rollout
         self._stops = stops
         self._rewards = rewards
+        self._extend = extend
 
     @property
     def reward_names(self) -> tuple[str, ...]:
@@ -83,6 +89,7 @@ class Asker:
 
     def score(self, answers: Answers, completed: int) -> Scores:
         """The rewards of every row of this process, written by a model of `completed` training steps."""
+        self._extend(self._rewards.longest_seconds())
         return self._rewards.score(rows_of(answers.questions, answers.texts, answers.token_ids, completed))
 
 

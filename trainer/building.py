@@ -23,6 +23,7 @@ from trainer.contract.run import RunConfig, Sampling
 from trainer.evaluate import Evaluation, Exam
 from trainer.export import Adapter, Exporter
 from trainer.learning import Learner
+from trainer.lookout import Lookout
 from trainer.loop import Loop, Run
 from trainer.mesh import build_mesh
 from trainer.model.decoder import Params
@@ -45,12 +46,13 @@ def build(
     process: ProcessConfig,
     ready: Ready,
     heartbeat: Heartbeat,
-    interrupted: Callable[[], bool],
+    lookout: Lookout,
     on_step: Callable[[int], None],
 ) -> tuple[Loop, TrainState, Place]:
     """Weights are read, or restored; programs are compiled when they are first used."""
     run = process.run
     _keep_programs(process)
+    heartbeat.begin("loading")
     mesh = build_mesh(run.batch)
     optimizer = make_optimizer(run.optimizer, run.steps * run.algorithm.ppo_epochs)
     state, frozen, reference = _weights(run, ready, mesh, optimizer)
@@ -60,19 +62,19 @@ def build(
     start = Place(0, 0, ready.train.digest, base=None if frozen is None else fingerprint(frozen.params))
     state, place = _begin(process, checkpoints, state, start, ready.train.source)
     heartbeat.beat()
-    asker = _asker(run, ready, mesh, run.sampling)
+    asker = _asker(run, ready, mesh, run.sampling, heartbeat, lookout)
     built = Run(
         process=process,
         mesh=mesh,
         asker=asker,
         questions=ready.train,
-        evaluation=_evaluation(process, ready, mesh, asker),
+        evaluation=_evaluation(process, ready, mesh, asker, heartbeat, lookout),
         learner=learner,
         usage=_usage(run, ready, frozen),
         tracking=Tracking.of(process),
         checkpoints=checkpoints,
         heartbeat=heartbeat,
-        interrupted=interrupted,
+        lookout=lookout,
         on_step=on_step,
         export=_export(process, ready, heartbeat, frozen),
     )
@@ -158,7 +160,19 @@ def _learner(
     )
 
 
-def _asker(run: RunConfig, ready: Ready, mesh: Mesh, sampling: Sampling) -> Asker:
+def _asked(heartbeat: Heartbeat, lookout: Lookout) -> Callable[[], bool]:
+    """What a rollout asks once a chunk of tokens: the chunk before is progress."""
+
+    def asked() -> bool:
+        heartbeat.beat()
+        return lookout.asked
+
+    return asked
+
+
+def _asker(
+    run: RunConfig, ready: Ready, mesh: Mesh, sampling: Sampling, heartbeat: Heartbeat, lookout: Lookout
+) -> Asker:
     stops = StopStrings(sampling.stop, partial(ready.tokenizer.decode, skip_special_tokens=True))
     rollout = Rollout(
         ready.model,
@@ -168,18 +182,21 @@ def _asker(run: RunConfig, ready: Ready, mesh: Mesh, sampling: Sampling) -> Aske
         pad_id=_pad_id(ready),
         compute_dtype=_dtype(run.precision.compute),
         end=stops.end if sampling.stop else None,
+        asked=_asked(heartbeat, lookout),
     )
-    return Asker(rollout, stops, ready.rewards)
+    return Asker(rollout, stops, ready.rewards, heartbeat.extend)
 
 
-def _evaluation(process: ProcessConfig, ready: Ready, mesh: Mesh, asker: Asker) -> Evaluation | None:
+def _evaluation(
+    process: ProcessConfig, ready: Ready, mesh: Mesh, asker: Asker, heartbeat: Heartbeat, lookout: Lookout
+) -> Evaluation | None:
     """Greedy evaluation asks as training does; sampling at a temperature of its own needs a rollout of its own."""
     if ready.evaluation is None:
         return None
     run = process.run
     if run.eval.temperature not in (0, run.sampling.temperature):
         sampling = run.sampling.model_copy(update={"temperature": run.eval.temperature})
-        asker = _asker(run, ready, mesh, sampling)
+        asker = _asker(run, ready, mesh, sampling, heartbeat, lookout)
     folder = Path(process.folder.evaluations)
     return Evaluation(asker, Exam(ready.evaluation, run.eval, run.seed, run.batch, process.process_index, folder))
 

@@ -92,6 +92,11 @@ class Checkpoints:
             return
         self._writing = _Writing(place, score, self._write(self._folder / str(place.step) / _STATE, state))
 
+    @property
+    def writing(self) -> bool:
+        """Whether there is something to commit."""
+        return self._writing is not None
+
     def poll(self) -> None:
         """Commit what `save` began, where all processes have written it."""
         if self._writing is not None and gather(np.array(self._writing.written.done())).all():

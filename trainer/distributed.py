@@ -5,13 +5,15 @@ what is agreed upon: models, data and rewards are other modules'.
 """
 
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 
@@ -30,15 +32,19 @@ CONNECT_SECONDS = 600
 _MESSAGE_BYTES = 2000
 
 
+class Stopped(Exception):  # noqa: N818 - no error: what all processes agreed to
+    """All processes leave what they were doing, at the same point: one of them was asked to stop."""
+
+
 def start(process: ProcessConfig) -> None:
-    """Bring JAX up with the plan's devices and processes. Raises RunError: PLAN_DIFFERS or PEER_LOST."""
+    """Bring JAX up with the plan's devices and processes. Raises RunError: PLAN_DIFFERS or FAILED."""
     plan = process.run.batch
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_num_cpu_devices", plan.devices_per_process)
     # JAX's own preemption service would take SIGTERM away from the trainer, which stops at a point of its own.
     jax.config.update("jax_enable_preemption_service", False)
     if process.coordinator is not None:
-        _connect(process)
+        _connect(process, process.coordinator)
     try:
         found = Counter(device.process_index for device in jax.devices())
     except RuntimeError as error:
@@ -46,19 +52,30 @@ def start(process: ProcessConfig) -> None:
     check_machine(plan, found, process.process_index if plan.processes > 1 else 0)
 
 
-def _connect(process: ProcessConfig) -> None:
+def _connect(process: ProcessConfig, coordinator: str) -> None:
+    """One that waits in vain for the others is aborted by JAX: the supervisor tells it."""
+    if process.process_index == 0:
+        _check_port(coordinator)
     try:
         jax.distributed.initialize(
-            process.coordinator,
+            coordinator,
             process.run.batch.processes,
             process.process_index,
             initialization_timeout=CONNECT_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except RuntimeError as error:
-        raise RunError(
-            ExitCode.PEER_LOST, f"process {process.process_index} found no run at {process.coordinator}: {error}"
-        ) from error
+        reason = f"process {process.process_index} cannot meet the others at {coordinator}: {error}"
+        raise RunError(ExitCode.FAILED, reason) from error
+
+
+def _check_port(coordinator: str) -> None:
+    """Process 0 listens for the others; JAX 0.10.2 may crash where it cannot, before it says why."""
+    try:
+        socket.create_server(("", int(coordinator.rpartition(":")[2]))).close()
+    except OSError as error:
+        reason = f"process 0 cannot listen at {coordinator} ({os.strerror(error.errno or 0)})"
+        raise RunError(ExitCode.FAILED, f"{reason}; end what holds the port, or wait until it is free") from error
 
 
 def check_machine(plan: BatchPlan, devices_of: Counter[int], process_index: int) -> None:
@@ -79,6 +96,16 @@ def check_machine(plan: BatchPlan, devices_of: Counter[int], process_index: int)
         raise RunError(ExitCode.PLAN_DIFFERS, "; ".join(faults), agreed=True)
 
 
+def when_compiling(tell: Callable[[], None]) -> None:
+    """Call `tell` whenever a program is about to be compiled, or looked for in the cache."""
+
+    def on_event(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":  # lowered: the compiler is next
+            tell()
+
+    jax.monitoring.register_event_duration_secs_listener(on_event)
+
+
 def device_kind() -> str:
     """What the devices of this process are, in JAX's words: `cpu`, `TPU v6 lite`."""
     return str(jax.local_devices()[0].device_kind)
@@ -95,8 +122,30 @@ def find_machine() -> Machine:
 
 def stop() -> None:
     """Leave the run together with all other processes; without it, the last ones would see the first ones die."""
-    if jax.process_count() > 1:
-        jax.distributed.shutdown()
+    jax.distributed.shutdown()
+
+
+class Notes:
+    """Notes that processes leave for one another beside the collectives, in JAX's coordination service.
+
+    Its client has no public name; Orbax, which JAX's own documentation recommends, takes it from the same place.
+    """
+
+    _FOLDER = "grpo"
+
+    def post(self, name: str, text: str) -> None:
+        _client().key_value_set(f"{self._FOLDER}/{name}", text, allow_overwrite=True)
+
+    def posted(self) -> dict[str, str]:
+        notes = _client().key_value_dir_get(f"{self._FOLDER}/")
+        return {name.removeprefix(f"{self._FOLDER}/"): text for name, text in notes}
+
+
+def _client() -> Any:
+    client = global_state.client
+    if client is None:
+        raise RuntimeError("the processes are parting")
+    return client
 
 
 def gather(values: NDArray[Scalar]) -> NDArray[Scalar]:
@@ -115,6 +164,12 @@ def agree_max(value: int) -> int:
 
 def agree_any(flag: bool) -> bool:
     return bool(gather(np.array(flag)).any())
+
+
+def agree_to_stop(asked: bool) -> None:
+    """A safe point: raises Stopped in all processes where one was asked to stop."""
+    if agree_any(asked):
+        raise Stopped
 
 
 def text_of_first(text: str) -> str:

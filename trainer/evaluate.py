@@ -64,13 +64,8 @@ class Evaluation:
         self._asker = asker
         self._exam = exam
 
-    def run(
-        self, params: Any, step: int, longest_prompt: int, limit: int | None, interrupted: Callable[[], bool]
-    ) -> Row | None:
-        """`eval/…` metrics over the first `limit` batches (None: all), or None where it was interrupted.
-
-        `interrupted` is asked after each batch, and must give all processes the same answer.
-        """
+    def run(self, params: Any, step: int, longest_prompt: int, limit: int | None, pause: Callable[[], None]) -> Row:
+        """`eval/…` metrics over the first `limit` batches, or all. `pause` is called in each, and may raise Stopped."""
         exam, samples, questions = self._exam, self._exam.way.samples, self._exam.questions.questions
         batches = batches_of(len(questions), exam.plan, limit, samples)
         call = Call(
@@ -87,12 +82,11 @@ class Evaluation:
             share = share_of(batch, exam.process, exam.plan, samples)
             answers = self._asker.generate(params, [questions[i] for i in share], list(share), call)
             scores = self._asker.score(answers, step)
+            pause()
             faults |= scores.errors
             self._write(step, share, answers, scores, first=number == 0)
             rows = questions_per_process(exam.plan, samples) * samples
             tables.append(gather(_padded_table(share, samples, answers, scores, rows)))
-            if interrupted():
-                return None
         for name, reason in faults.items():
             log.warning("evaluation after step %d: reward %s failed: %s", step, name, reason)
         summary = _summary(self._asker.reward_names, samples, np.concatenate(tables, axis=1))

@@ -80,19 +80,17 @@ def collect(
     plan: BatchPlan,
     process: int,
     watch: Stopwatch,
-    stops: Callable[[], bool],
+    pause: Callable[[], None],
     *,
     most_rounds: int = 1,
-) -> Experience | None:
+) -> Experience:
     """Ask round 0 of the step, in passes, and of further rounds as many passes as it takes until as many groups differ
-    as a step has prompts; None where all processes agreed to stop between two passes.
+    as a step has prompts. `pause` is called after each pass, and may raise Stopped.
 
     How questions are padded is the same in all passes of a round, so that a plan with more passes samples the same.
     """
     answers, scores, columns, questions = [], [], [], []
     for number in range(plan.passes * most_rounds):
-        if number and stops():
-            return None
         if number % plan.passes == 0:
             asked, call = ask(number // plan.passes)
             questions += asked
@@ -101,6 +99,7 @@ def collect(
             answers.append(asker.generate(params, [questions[slot] for slot in slots], list(slots), call))
         with watch.phase("rewards"):
             scores.append(asker.score(answers[-1], call.step - 1))
+        pause()  # scores that a request to stop cut short end here
         columns.append(gather(_columns(answers[-1], scores[-1])).reshape(-1, 4 + 2 * len(scores[-1].names)))
         table = _table(np.concatenate(columns), len(scores[-1].names))
         if table.differing(plan.group_size).sum() >= plan.prompts_per_step:

@@ -6,6 +6,7 @@ checkpoints in the run folder. It refuses to know how a model computes, and what
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,10 +22,11 @@ from trainer.checkpoint import Checkpoints, Place, fingerprint
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.process import ProcessConfig
 from trainer.data import QuestionSet, draw, epoch_of
-from trainer.distributed import agree_any, gather
+from trainer.distributed import Stopped, agree_any, agree_to_stop, gather
 from trainer.evaluate import Evaluation, answer_record
 from trainer.experience import Experience, Round, call_for, collect, table_row
 from trainer.learning import Learner
+from trainer.lookout import Lookout
 from trainer.metricnames import LOSS_NEAR_ZERO
 from trainer.metrics import MetricsFile, Row, batch_row
 from trainer.model.decoder import Params
@@ -34,7 +36,7 @@ from trainer.spoiled import SpoiledSteps
 from trainer.tracking import Tracking
 from trainer.update import TrainState
 from trainer.usage import Sizes, Usage
-from trainer.watchdog import Heartbeat
+from trainer.watchdog import LOADING_SECONDS, Heartbeat
 
 log = logging.getLogger("trainer")
 
@@ -48,8 +50,7 @@ _LOSS_EXPLAINED_BELOW = 0.05
 class Run:
     """What station 7 built. `checkpoints` is None where the processes share no folder to write one.
 
-    `interrupted` tells whether this process was asked to stop; `on_step` is told each completed step; `export` is
-    given the parameters after the last one.
+    `on_step` is told each completed step; `export` is given the parameters after the last one.
     """
 
     process: ProcessConfig
@@ -62,7 +63,7 @@ class Run:
     tracking: Tracking
     checkpoints: Checkpoints | None
     heartbeat: Heartbeat
-    interrupted: Callable[[], bool]
+    lookout: Lookout
     on_step: Callable[[int], None]
     export: Callable[[Params], None] | None
 
@@ -79,39 +80,42 @@ class Loop:
         self._pace = progress.Pace()
         self._spoiled = SpoiledSteps(run.process)
         self._cadence = Cadence(run.process.run.checkpoint)
+        self._reached = 0
+
+    def nothing_to_lose(self) -> bool:
+        """Whether the last completed step is committed, or never can be. Asked from another thread."""
+        checkpoints = self._run.checkpoints
+        return checkpoints is None or self._reached == (checkpoints.newest or 0)
 
     def train(self, state: TrainState, place: Place) -> ExitCode:
         """Train to the last step: DONE, or PREEMPTED where all processes agreed to stop at a safe point before it."""
+        self._reached = place.step
         try:
-            return self._train(state, place)
+            self._catch_up(state, place)
+            while place.step < self._config.steps:
+                self._pause()
+                state, place, row = self._step(state, place)
+                self._conclude(state, place, row)
+            return self._finished(state, place)
+        except Stopped:
+            return self._stopped(state, place)
         finally:
             self._run.tracking.close()
 
-    def _train(self, state: TrainState, place: Place) -> ExitCode:
-        if not self._catch_up(state, place):
-            return self._stopped(state, place)
-        while place.step < self._config.steps:
-            if self._stops():
-                return self._stopped(state, place)
-            done = self._step(state, place)
-            if done is None:
-                return self._stopped(state, place)
-            state, place, row = done
-            if not self._conclude(state, place, row):
-                return self._stopped(state, place)
-        return self._finished(state, place)
-
-    def _stops(self) -> bool:
-        self._run.heartbeat.beat()
-        if self._run.checkpoints is not None:
+    def _pause(self) -> None:
+        """A safe point; raises Stopped where the state as it was at the last step's end is to be kept."""
+        if self._run.checkpoints is not None and self._run.checkpoints.writing:
+            self._run.heartbeat.extend(LOADING_SECONDS)
             self._run.checkpoints.poll()
-        return agree_any(self._run.interrupted())
+        agree_to_stop(self._run.lookout.asked)
+        self._run.heartbeat.beat()  # and not before: the others may still be at what took this process no time
 
     # --- one step
 
-    def _step(self, state: TrainState, place: Place) -> tuple[TrainState, Place, Row] | None:
-        """Train one step; None where all agreed to leave it undone, with `state` as it was."""
-        watch, step = progress.Stopwatch(entered=self._run.heartbeat.enter), place.step + 1
+    def _step(self, state: TrainState, place: Place) -> tuple[TrainState, Place, Row]:
+        """Train one step. Until its update begins, Stopped leaves it undone, with `state` as it was."""
+        step = place.step + 1
+        watch = progress.Stopwatch(entered=lambda phase: self._run.heartbeat.begin(phase, step))
         found = collect(
             self._run.asker,
             self._run.learner.policy(state),
@@ -119,16 +123,15 @@ class Loop:
             self._plan,
             self._index,
             watch,
-            self._stops,
+            self._pause,
             most_rounds=self._config.algorithm.dynamic_sampling,
         )
-        if found is None:
-            return None
         self._check_scorable(step, found)
         choice, batch = self._chosen(step, found)
         with watch.phase("update"):
             state, measured = self._run.learner.learn(state, batch, self._run.heartbeat.beat)
         self._spoiled.check(step, measured, batch, self._run.learner.rows)
+        self._reached = step
         place = replace(place, step=step, cursor=place.cursor + choice.walked)
         row = measured | self._usage(found, batch, watch) | self._row(place, found, choice, watch)
         self._tell(row, found)
@@ -162,7 +165,7 @@ class Loop:
             if step == 1 and found.table.failed[number].all():
                 reason = errors[0] if errors else "see the logs of the other processes"
                 text = f"rewards[{number}]: {name} failed on all {count} completions of the first step: {reason}"
-                raise RunError(ExitCode.FAILED, f"{text}; try it with --rewards-try")
+                raise RunError(ExitCode.FAILED, f"{text}; try it with --rewards-try", agreed=True)
 
     def _usage(self, found: Experience, batch: Experience, watch: progress.Stopwatch) -> Row:
         sampled, trained = (Sizes(one.table.prompt_tokens, one.table.completion_tokens) for one in (found, batch))
@@ -207,63 +210,76 @@ class Loop:
 
     # --- what is due between steps
 
-    def _conclude(self, state: TrainState, place: Place, row: Row) -> bool:
-        """Evaluation, the row of metrics, a checkpoint; False where the evaluation was interrupted."""
-        evaluated: Row | None = self._evaluated(state, place) if self._evaluates(place.step) else {}
-        row |= evaluated or {}
-        score, checkpoints = self._cadence.score_of(row), self._run.checkpoints
-        if checkpoints is not None and self._cadence.is_due(place.step, score, checkpoints.best_score):
-            row |= self._save(state, place, score)
+    def _conclude(self, state: TrainState, place: Place, row: Row) -> None:
+        """A checkpoint and the row of metrics, and then the evaluation, which may take long and is easily repeated.
+
+        Where the evaluation's score decides what is kept, the checkpoint waits for it.
+        """
+        examined = self._evaluates(place.step)
+        scored = examined and self._config.checkpoint.best is not None
+        if not scored:
+            row |= self._save_if_due(state, place, None)
         if not self._index:
             self._metrics.write(row)
-        if evaluated is not None:  # else the next attempt tells the row, when it is whole
-            self._run.tracking.write(row)
         self._run.on_step(place.step)
-        return evaluated is not None
+        if examined:
+            row |= self._evaluated(state, place)
+            if scored:
+                row |= self._save_if_due(state, place, self._cadence.score_of(row))
+            if not self._index:
+                self._metrics.replace(row)
+        self._run.tracking.write(row)  # when it is whole: after Stopped the next attempt tells it
 
-    def _catch_up(self, state: TrainState, place: Place) -> bool:
+    def _catch_up(self, state: TrainState, place: Place) -> None:
         """Forget metrics of steps to be made again; evaluate where that was not done yet, before the first step too."""
         row: Row = {"step": place.step}
         if not self._index:
             self._metrics.keep_up_to(place.step)
             row = next((kept for kept in self._metrics.read() if kept["step"] == place.step), row)
-        missing = self._evaluates(place.step) and bool(gather(np.array("eval/questions" not in row))[0])
-        evaluated: Row | None = self._evaluated(state, place) if missing else {}
-        if evaluated and not self._index:
-            self._metrics.keep_up_to(place.step - 1)
-            self._metrics.write(row | evaluated)
-        if evaluated is not None and not self._index:
+        if self._evaluates(place.step) and bool(gather(np.array("eval/questions" not in row))[0]):
+            row |= self._evaluated(state, place)
+            if not self._index:
+                self._metrics.replace(row)
+        if not self._index:
             self._run.tracking.begin(self._metrics.read())
-        return evaluated is not None
 
     def _evaluates(self, step: int) -> bool:
         every = self._config.eval_every_steps
         return every > 0 and (step % every == 0 or step == self._config.steps)
 
-    def _evaluated(self, state: TrainState, place: Place) -> Row | None:
+    def _evaluated(self, state: TrainState, place: Place) -> Row:
         if self._run.evaluation is None:
             return {}
         watch, config = progress.Stopwatch(), self._config
-        self._run.heartbeat.enter("evaluation")
+        self._run.heartbeat.begin("evaluation", place.step)
         row = self._run.evaluation.run(
-            self._run.learner.policy(state), place.step, config.sampling.global_length, config.eval_batches, self._stops
+            self._run.learner.policy(state), place.step, config.sampling.global_length, config.eval_batches, self._pause
         )
-        if row is not None and not self._index:
+        if not self._index:
             log.info("%s", progress.evaluation_line(row, place.step, self._run.asker.reward_names, watch.total))
-        return row if row is None else row | {"time/evaluation_s": watch.total}
+        return row | {"time/evaluation_s": watch.total}
+
+    def _save_if_due(self, state: TrainState, place: Place, score: float | None) -> Row:
+        checkpoints = self._run.checkpoints
+        if checkpoints is None or not self._cadence.is_due(place.step, score, checkpoints.best_score):
+            return {}
+        return self._save(state, place, score)
 
     def _save(self, state: TrainState, place: Place, score: float | None = None) -> Row:
         """Begin to save; the time that it took from training, and how many saves have failed."""
         if self._run.checkpoints is None:
             return {}
+        self._run.heartbeat.begin("checkpoint", place.step, LOADING_SECONDS)
         watch = progress.Stopwatch()
-        self._run.heartbeat.enter("checkpoint")
         self._run.checkpoints.save(state, place, score)
         self._cadence.saved()
         self._run.heartbeat.beat()
         return {"time/checkpoint_s": watch.total, "checkpoint/failed": self._run.checkpoints.failed}
 
     def _stopped(self, state: TrainState, place: Place) -> ExitCode:
+        """Keep what was trained. Where no process had anything to lose, the lookouts have ended them, or will."""
+        if not agree_any(not self._run.lookout.seal()):
+            threading.Event().wait()
         if place.step:
             self._save(state, place)
         log.info("stopped after step %d of %d%s", place.step, self._config.steps, self._kept(state, place))
@@ -283,9 +299,12 @@ class Loop:
     def _finished(self, state: TrainState, place: Place) -> ExitCode:
         if self._config.checkpoint.saves:
             self._save(state, place)
-        checkpoints = self._close()
         if self._run.export is not None:
+            self._run.heartbeat.begin("export")
             self._run.export(state.params)
+        self._run.lookout.seal()
+        agree_to_stop(self._run.lookout.asked)
+        checkpoints = self._close()
         if self._config.checkpoint.saves and checkpoints is not None and checkpoints.newest != place.step:
             text = f"the last step, {place.step}, could not be saved; free some space, and a restart makes it again"
             raise RunError(ExitCode.FAILED, text, agreed=True)
@@ -294,6 +313,7 @@ class Loop:
 
     def _close(self) -> Checkpoints | None:
         if self._run.checkpoints is not None:
+            self._run.heartbeat.begin("checkpoint", extra_seconds=LOADING_SECONDS)
             self._run.checkpoints.close()
         return self._run.checkpoints
 

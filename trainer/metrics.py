@@ -5,7 +5,7 @@ Names are flat, `group/thing/statistic`, with the unit at the end where there is
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +37,31 @@ class MetricsFile:
 
     def keep_up_to(self, step: int) -> None:
         """Forget the rows of later steps, which will be made again."""
-        kept = [row for row in self.read() if row["step"] <= step]
         if self._path.exists():
-            replacement = self._path.with_suffix(".new")
-            replacement.write_text("".join(json.dumps(row) + "\n" for row in kept))
-            replacement.replace(self._path)
+            self._rewrite(row for row in self.read() if row["step"] <= step)
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Append one row; numbers that JSON cannot hold (NaN, infinity) become null."""
-        clean = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        """Append one row."""
         with self._path.open("a") as file:
-            file.write(json.dumps(clean) + "\n")
+            file.write(_line(row))
+
+    def replace(self, row: Mapping[str, float]) -> None:
+        """Put a row in the place of that of its step, in one move: a killed process leaves the one or the other."""
+        self._rewrite([*(kept for kept in self.read() if kept["step"] < row["step"]), row])
+
+    def _rewrite(self, rows: Iterable[Mapping[str, float]]) -> None:
+        replacement = self._path.with_suffix(".new")
+        replacement.write_text("".join(map(_line, rows)))
+        replacement.replace(self._path)
+
+
+def _line(row: Mapping[str, float]) -> str:
+    """Numbers that JSON cannot hold (NaN, infinity) become null."""
+    return json.dumps({name: _or_null(value) for name, value in row.items()}) + "\n"
+
+
+def _or_null(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def reward_row(

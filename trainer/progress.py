@@ -21,11 +21,14 @@ _STEPS_FOR_PACE = 10
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`step` is the last completed step, None before the first; `cause` stands there once the trainer knows its end."""
+    """`step` is the last completed step, None before the first; `doing` tells what is under way, for people; `cause`
+    stands there once the trainer knows its end.
+    """
 
     process: int = 0
     processes: int = 1
     step: int | None = None
+    doing: str = ""
     cause: Cause | None = None
 
 
@@ -59,7 +62,7 @@ class Ledger:
             return Entry()
         body = json.loads(raw)
         cause = Cause.from_json(body["cause"]) if body["cause"] else None
-        return Entry(body["process"], body["processes"], body["step"], cause)
+        return Entry(body["process"], body["processes"], body["step"], body["doing"], cause)
 
 
 class Pace:

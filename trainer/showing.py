@@ -136,7 +136,8 @@ class _Now:
         yield grid
 
     def _phase(self) -> str:
-        first = " (the first compiles)" if self.step is None and self.heartbeat.phase != "loading" else ""
+        compiles = self.step is None and self.heartbeat.phase in ("rollout", "update", "evaluation")
+        first = " (the first compiles)" if compiles else ""
         return f"{self.heartbeat.phase} {self.heartbeat.phase_seconds:.0f} s{first}"
 
 

@@ -48,7 +48,7 @@ class SpoiledSteps:
             return
         many = f"; {self._in_a_row} such steps in a row" if self._in_a_row > 1 else ""
         fix = f"lower optimizer.learning_rate ({run.optimizer.learning_rate:g})"
-        raise RunError(ExitCode.NON_FINITE, f"{text}{many}; {fix}")
+        raise RunError(ExitCode.NON_FINITE, f"{text}{many}; {fix}", agreed=True)
 
     def _save(self, step: int, found: Experience, rows: list[TrainRow]) -> Path:
         """One JSON line for each row of this process: prompt and completion as ids and text, reward, advantage."""

@@ -6,14 +6,17 @@ termination log, and leaves nothing behind. It refuses to know JAX: it must outl
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from trainer.contract.exits import Cause, ExitCode
 from trainer.contract.process import ENV_TERMINATION_LOG
@@ -22,6 +25,10 @@ from trainer.starting import Start
 
 PEER_LOST_SECONDS = 10.0
 """A process that lost a peer ends so much later, so that the peer's own cause is seen first."""
+LOST_PEER = "the JAX distributed service detected fatal errors"
+"""What JAX says as it aborts the survivors of a lost process:
+https://github.com/openxla/xla/blob/main/xla/pjrt/distributed/client.h (seen with JAX 0.10.2)."""
+_TAIL_BYTES = 16384
 _MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -37,9 +44,10 @@ def supervise(command: Sequence[str], environ: Mapping[str, str], sleep: Callabl
     """Run the trainer to its end and return the exit code of the contract that it stands for."""
     killed_before = _memory_kills()
     with tempfile.TemporaryFile() as ledger:
-        status = _Child(command, environ, ledger.fileno()).wait()
+        child = _Child(command, environ, ledger.fileno())
+        status = child.wait()
         entry = Ledger.read(ledger.fileno())
-    cause = judge(status, entry, out_of_memory=_memory_kills() > killed_before)
+    cause = judge(status, entry, child.last_words(), out_of_memory=_memory_kills() > killed_before)
     if cause.code is not ExitCode.DONE:
         print(f"trainer: {cause.name}, exit code {int(cause.code)}: {cause.message}", file=sys.stderr, flush=True)
         _write_termination_log(environ.get(ENV_TERMINATION_LOG), cause)
@@ -48,32 +56,42 @@ def supervise(command: Sequence[str], environ: Mapping[str, str], sleep: Callabl
     return int(cause.code)
 
 
-def judge(status: int, entry: Entry, *, out_of_memory: bool = False) -> Cause:
-    """What an end means. `status` is an exit code, or minus the signal; `entry` is the trainer's last word.
+def judge(status: int, entry: Entry, last_words: str = "", *, out_of_memory: bool = False) -> Cause:
+    """What an end means. `status` is an exit code, or minus the signal; `entry` is the trainer's last entry.
 
-    JAX aborts the survivors of a lost process, and Python cannot keep it from that: an abort in a run of several
-    processes is a lost peer. A SIGTERM that came before the trainer could answer it has lost nothing.
+    JAX aborts the survivors of a lost process, and Python cannot keep it from that; only what it says tells such an
+    abort from the trainer's own. A SIGTERM that came before the trainer could answer it has lost nothing.
     """
     if status >= 0 and entry.cause is not None and int(entry.cause.code) == status:
         return entry.cause
-    code, message = _code_of(status, entry.processes, out_of_memory)
+    code, message = _code_of(status, entry, last_words, out_of_memory)
     return Cause(code, entry.process, entry.step, None, message)
 
 
-def _code_of(status: int, processes: int, out_of_memory: bool) -> tuple[ExitCode, str]:
+def _code_of(status: int, entry: Entry, last_words: str, out_of_memory: bool) -> tuple[ExitCode, str]:
     if status == 0:
         return ExitCode.DONE, ""
-    if status in (-signal.SIGABRT, 128 + signal.SIGABRT) and processes > 1:
-        return ExitCode.PEER_LOST, "JAX ended this process because another one was lost; its log holds the cause"
+    doing = f" ({entry.doing})" if entry.doing else ""
+    if status in (-signal.SIGABRT, 128 + signal.SIGABRT):
+        if LOST_PEER in last_words:
+            text = f"JAX ended this process{doing}: another one was lost or never came, and its log holds the cause"
+            return ExitCode.PEER_LOST, text
+        return ExitCode.FAILED, f"the trainer aborted{doing}: {_fatal_line(last_words)}"
     if status == -signal.SIGKILL and out_of_memory:
-        return ExitCode.OUT_OF_MEMORY, "the kernel killed the trainer: the host memory of the container is spent"
+        return ExitCode.OUT_OF_MEMORY, f"the kernel killed the trainer{doing}: the container's host memory is spent"
     if status == -signal.SIGTERM:
         return ExitCode.PREEMPTED, "asked to stop before training began"
     if status < 0:
-        return ExitCode.FAILED, f"the trainer was ended by {signal.Signals(-status).name}"
+        return ExitCode.FAILED, f"the trainer was ended by {signal.Signals(-status).name}{doing}"
     if status in map(int, ExitCode):
         return ExitCode(status), f"the trainer ended with exit code {status} and left no cause; its log may tell more"
     return ExitCode.FAILED, f"the trainer ended with exit code {status}, which is none of its own"
+
+
+def _fatal_line(last_words: str) -> str:
+    """The line with which a C++ library aborts (`F1124 10:41:23.471964 24105 file.cc:80] …`), else the last one."""
+    lines = last_words.strip().splitlines() or ["it said nothing"]
+    return next((line for line in reversed(lines) if re.match(r"F\d{4} ", line)), lines[-1])
 
 
 class _Child:
@@ -91,10 +109,14 @@ class _Child:
             command,
             env={**environ, ENV_LEDGER: str(ledger)},
             pass_fds=(ledger,),
+            stderr=subprocess.PIPE,
             process_group=0,
             preexec_fn=_die_with_parent,
         )
         self._pid = process.pid
+        self._said = b""
+        self._listener = threading.Thread(target=self._pass_on, args=(process.stderr,), daemon=True)
+        self._listener.start()
         if self._pending:
             self._terminate(signal.SIGTERM)
 
@@ -108,6 +130,17 @@ class _Child:
             os.killpg(pid, signal.SIGKILL)
         self._pid = None
         return os.waitstatus_to_exitcode(status)
+
+    def last_words(self) -> str:
+        """The end of what the trainer wrote to stderr, once it has ended."""
+        self._listener.join(timeout=2.0)  # a process that escaped from the group may still hold the other end
+        return self._said.decode(errors="replace")
+
+    def _pass_on(self, errors: "IO[bytes]") -> None:
+        while text := os.read(errors.fileno(), 65536):
+            self._said = (self._said + text)[-_TAIL_BYTES:]
+            with suppress(OSError):
+                os.write(sys.stderr.fileno(), text)
 
     def _forward(self, signum: int, _frame: object) -> None:
         """The trainer knows one request, to stop at the next safe point; a later second Ctrl-C will not wait for it."""

@@ -1,6 +1,7 @@
 """The trainer's own watch: a heartbeat that stands still for too long ends the process, with its stacks written down.
 
-Any finished unit of work beats: a pass of completions, its rewards, an update, an evaluation batch, a checkpoint.
+Any finished unit of work beats: a chunk of tokens, the rewards of a pass, an update, a batch of an evaluation, a
+checkpoint. What is known to take long has time of its own: compiling, loading, saving, a reward up to its deadline.
 """
 
 import faulthandler
@@ -12,26 +13,39 @@ from contextlib import suppress
 from pathlib import Path
 
 LOADING_SECONDS = 3600.0
-"""Until the first step is done: weights are read, and every program is compiled once."""
+"""Until the first step is done: weights are read, and every program is compiled once. A program that is compiled
+later may take as long, and so may a checkpoint on its way to a slow bucket."""
 _LOOK_SECONDS = 1.0
 
 
 class Heartbeat:
-    """A counter that finished work advances, with the time of its last beat, and the phase that the run is in."""
+    """A counter that finished work advances, with the time of its last beat, and what is under way since.
+
+    `phase` is a word or two; `tell` is given it with its step, whenever another begins.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.tell: Callable[[str], None] = lambda _: None
         self._now = now
         self._last = self._entered = now()
+        self._extra = 0.0
         self.count = 0
-        self.phase = "loading"
+        self.phase = self.doing = "loading"
 
     def beat(self) -> None:
         self.count += 1
-        self._last = self._now()
+        self._last, self._extra = self._now(), 0.0
 
-    def enter(self, phase: str) -> None:
-        """A phase begins; it is no finished work, and does not beat."""
-        self.phase, self._entered = phase, self._now()
+    def begin(self, phase: str, step: int | None = None, extra_seconds: float = 0.0) -> None:
+        """Other work begins, which may be silent for so much longer than the deadline."""
+        self.beat()
+        self.phase, self.doing = phase, phase if step is None else f"{phase} of step {step}"
+        self._entered, self._extra = self._now(), extra_seconds
+        self.tell(self.doing)
+
+    def extend(self, seconds: float) -> None:
+        """Until the next beat, silence may last so much longer than the deadline."""
+        self._extra = max(self._extra, seconds)
 
     @property
     def phase_seconds(self) -> float:
@@ -39,7 +53,8 @@ class Heartbeat:
 
     @property
     def silent_seconds(self) -> float:
-        return self._now() - self._last
+        """Those that the work under way does not account for."""
+        return self._now() - self._last - self._extra
 
 
 class Watchdog:
@@ -70,7 +85,8 @@ class Watchdog:
         silent = self._heartbeat.silent_seconds
         if silent <= self._deadline:
             return None
-        return f"no progress for {silent:.0f} s (progress_deadline_seconds is {self._running_deadline:g})"
+        doing = self._heartbeat.doing
+        return f"{doing}: no progress for {silent:.0f} s (progress_deadline_seconds is {self._running_deadline:g})"
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):

@@ -6,10 +6,10 @@ Importing this module loads no JAX: the processes of user rewards import it agai
 
 import logging
 import os
-import signal
 import sys
+import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import NoReturn
 
 from trainer.contract.exits import Cause, ExitCode, RunError
 from trainer.contract.process import ProcessConfig
+from trainer.lookout import Lookout
 from trainer.progress import Ledger
 from trainer.showing import Display, display
 from trainer.starting import Start, process_of
-from trainer.watchdog import Heartbeat, Watchdog, write_stacks
+from trainer.watchdog import LOADING_SECONDS, Heartbeat, Watchdog, write_stacks
 
 log = logging.getLogger("trainer")
 
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
     logging.basicConfig(handlers=[shown.handler], format="%(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     worker = Worker(Ledger.from_environment(os.environ), heartbeat, shown)
-    signal.signal(signal.SIGTERM, worker.on_signal)
+    worker.lookout.listen()
     start = Start.of(argv)
     shown.start()
     try:
@@ -44,28 +45,28 @@ def main(argv: list[str]) -> int:
 
 
 class Worker:
-    """What the signals, the watchdog and the last report need to see of a life."""
+    """What the lookout, the watchdog and the last report need to see of a life. Whoever ends it first has the word."""
 
     def __init__(self, ledger: Ledger, heartbeat: Heartbeat, shown: Display) -> None:
+        self.lookout = Lookout(self.end)
         self._ledger = ledger
         self._heartbeat = heartbeat
         self._shown = shown
-        self._asked_to_stop = False
         self._process: ProcessConfig | None = None
-
-    def on_signal(self, _signum: int, _frame: object) -> None:
-        """A request to stop; the loop looks at it at its next safe point."""
-        self._asked_to_stop = True
+        self._ending = threading.Lock()
+        self._part: Callable[[], None] = lambda: None
 
     def live(self, start: Start, environ: Mapping[str, str]) -> ExitCode:
         self._process = process = process_of(start, environ)
         processes = process.run.batch.processes
         self._ledger.write(replace(self._ledger.entry, process=process.process_index, processes=processes))
         heartbeat = self._heartbeat
-        watchdog = Watchdog(heartbeat, process.run.progress_deadline_seconds, self._on_stall)
+        heartbeat.tell = self._tell_doing
+        watchdog = Watchdog(heartbeat, process.run.progress_deadline_seconds, self._stall)
         watchdog.start()
         code = self._train(process, heartbeat, watchdog)
         watchdog.stop()
+        self._begin_to_end()
         if code is not ExitCode.DONE:
             self._note(code, None, "asked to stop; a later attempt goes on from here")
         return code
@@ -74,7 +75,14 @@ class Worker:
         from trainer import distributed, outputs, preflight
         from trainer.building import build
 
+        self._part = distributed.stop
+        if process.coordinator is not None:
+            heartbeat.begin(f"meeting {process.run.batch.processes - 1} others at {process.coordinator}")
         distributed.start(process)
+        distributed.when_compiling(lambda: heartbeat.extend(LOADING_SECONDS))
+        heartbeat.begin("looking at model, data, rewards and output")
+        if process.run.batch.processes > 1:
+            self.lookout.join(distributed.Notes(), process.process_index, process.run.batch.processes)
         if process.coordinator is None and process.run.batch.processes > 1:
             process = replace(process, run_id=distributed.text_of_first(process.run_id))
         if preflight.already_done(process):
@@ -90,31 +98,53 @@ class Worker:
             watchdog.running()
             self._ledger.write(replace(self._ledger.entry, step=step))
 
-        loop, state, place = build(process, ready, heartbeat, lambda: self._asked_to_stop, on_step)
+        loop, state, place = build(process, ready, heartbeat, self.lookout, on_step)
+        self.lookout.guard(loop.nothing_to_lose, ready.rewards.abandon)
         code = loop.train(state, place)
         if code is ExitCode.DONE:
             outputs.write_run_json(process, replace(ready.standing, finished=True))
         ready.rewards.stop()
-        distributed.stop()
+        self.lookout.part()
+        self._part()
         return code
 
     def fail(self, error: Exception) -> NoReturn:
-        """Tell how it ended, and leave at once: at exit JAX would wait for processes that are gone or wait for us."""
+        """Tell how it ended, and leave at once."""
         self._shown.stop()
-        ending = error if isinstance(error, RunError) else _explained(error)
+        ending = _explained(error, self._process)
         if ending.code is not ExitCode.PEER_LOST and not isinstance(error, RunError):
             traceback.print_exception(error)
         code = self._code_of(ending)
         cause = ending.__cause__
+        self._begin_to_end()
         self._note(code, type(cause or error).__name__, ending.message)
         if ending.agreed:
-            from trainer import distributed
-
             with suppress(RuntimeError):
-                distributed.stop()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(int(code))
+                self._part()
+        elif code is not ExitCode.PEER_LOST:
+            self.lookout.warn(code, ending.message)
+        _leave(code)
+
+    def end(self, code: ExitCode, message: str) -> NoReturn:
+        """End this process from a thread beside the main one, whatever that is doing."""
+        self._begin_to_end()
+        if code is ExitCode.STALLED:
+            self._write_stacks()
+        self._finish(code, message)
+
+    def _finish(self, code: ExitCode, message: str) -> NoReturn:
+        self._shown.stop()
+        self._note(code, None, message)
+        log.info("%s", message)
+        if code is ExitCode.PREEMPTED and self.lookout.joined:
+            with suppress(RuntimeError):
+                self._part()
+        _leave(code)
+
+    def _begin_to_end(self) -> None:
+        """Returns in the thread that comes first; another waits for the end."""
+        if not self._ending.acquire(blocking=False):
+            threading.Event().wait()
 
     def _code_of(self, ending: RunError) -> ExitCode:
         """What worked once may work again: after a completed step, 4 and 5 are failures that a restart may heal."""
@@ -124,21 +154,38 @@ class Worker:
 
         return ExitCode.FAILED if completed_steps(self._process) else ending.code
 
-    def _on_stall(self, message: str) -> None:
-        self._shown.stop()
+    def _stall(self, message: str) -> NoReturn:
+        """The others write their stacks too, if they can, before anybody ends: JAX would abort who is left."""
+        self._begin_to_end()
+        self._write_stacks()
+        self.lookout.warn(ExitCode.STALLED, message)
+        self._finish(ExitCode.STALLED, message)
+
+    def _write_stacks(self) -> None:
         if self._process is not None:
             write_stacks(Path(self._process.folder.stacks) / f"process-{self._process.process_index}.txt")
-        self._note(ExitCode.STALLED, None, message)
-        os._exit(int(ExitCode.STALLED))
+
+    def _tell_doing(self, doing: str) -> None:
+        self._ledger.write(replace(self._ledger.entry, doing=doing))
 
     def _note(self, code: ExitCode, exception: str | None, message: str) -> None:
         entry = self._ledger.entry
         self._ledger.write(replace(entry, cause=Cause(code, entry.process, entry.step, exception, message)))
 
 
-def _explained(error: Exception) -> RunError:
+def _leave(code: ExitCode) -> NoReturn:
+    """At once: at exit JAX would wait for processes that are gone or wait for us."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(code))
+
+
+def _explained(error: Exception, process: ProcessConfig | None) -> RunError:
     from trainer.distributed import explain
 
+    if process is not None and isinstance(error, OSError) and str(error.filename).startswith(process.folder.root):
+        reason = f"output.uri: {error.filename} cannot be written ({error.strerror})"
+        return RunError(ExitCode.FAILED, f"{reason}; mend it, and the next attempt goes on from the last checkpoint")
     return explain(error)
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import stat
 import time
+from contextlib import suppress
+from pathlib import Path
 
 NOT_A_FUNCTION = 3
 
@@ -58,18 +61,39 @@ def platform(completions, **kwargs):
 
 
 def letters(completions, **kwargs):
-    """Something that random tokens earn now and then, and no two rows alike."""
+    """Something that random tokens earn now and then, and no two rows alike; held up while a file exists."""
     time.sleep(float(os.environ.get("SECONDS_PER_REWARD", "0")))
+    while Path(os.environ.get("REWARDS_WAIT_FOR_REMOVAL_OF", "/nowhere")).exists():
+        time.sleep(0.05)
     return [sum(map(str.isalpha, completion)) + len(completion) / 100 for completion in completions]
 
 
 calls = []
 
 
-def hangs_after_the_first_call(completions, **kwargs):
-    if calls:
-        time.sleep(600)
+def second_call_on_process_1():
     calls.append(1)
+    return len(calls) == 2 and os.environ["GRPO_HOST_INDEX"] == "1"
+
+
+def is_socket(fd):
+    with suppress(OSError):
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    return False
+
+
+def breaks_off_an_answer(completions, **kwargs):
+    """On process 1 the second call writes the beginning of a message to the trainer, and never the rest."""
+    if second_call_on_process_1():
+        (answers,) = (fd for fd in range(3, 64) if is_socket(fd))
+        os.write(answers, (4096).to_bytes(4, "big") + b"half")
+        time.sleep(600)
+    return letters(completions)
+
+
+def takes_its_time_once(completions, **kwargs):
+    if second_call_on_process_1():
+        time.sleep(25)
     return letters(completions)
 
 

@@ -1,5 +1,6 @@
 """Metrics: statistics worked by hand, one row a step, and the line a person reads."""
 
+import json
 import math
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import pytest
 
 from trainer.metrics import MetricsFile, group_row, reward_row, statistics
 from trainer.progress import Pace, StepShown, clock, evaluation_line
-from trainer.watchdog import LOADING_SECONDS, Heartbeat, Watchdog
 
 NAN = math.nan
 
@@ -27,6 +27,19 @@ def test_a_replayed_step_replaces_its_row(tmp_path: Path) -> None:
         {"step": 1, "update/loss": 0.5},
         {"step": 2, "update/loss": 1.0},
         {"step": 3, "update/loss": None},
+    ]
+
+
+def test_a_row_that_is_told_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    """A step whose evaluation comes later has one line all the same, with nulls as they were."""
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path)
+    file.write({"step": 1, "update/loss": NAN})
+    file.write({"step": 2, "update/loss": 0.5})
+    file.replace({"step": 2, "update/loss": 0.5, "eval/questions": 8})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1, "update/loss": None},
+        {"step": 2, "update/loss": 0.5, "eval/questions": 8},
     ]
 
 
@@ -97,19 +110,3 @@ def test_an_evaluation_is_one_line() -> None:
         "evaluation after step 20 | reward 0.750 (correct 0.500) on 1319 questions, pass@1 0.500, maj@4 0.625 | 12.3 s"
     )
     assert " | 3 unscorable | 12.3 s" in evaluation_line(row | {"eval/reward/unscorable": 3}, 20, ("correct",), 12.34)
-
-
-def test_a_silent_heartbeat_is_a_stall() -> None:
-    """Loading has a deadline of its own; once running, the configured one counts from the last beat."""
-    time = 0.0
-    heartbeat = Heartbeat(now=lambda: time)
-    watchdog = Watchdog(heartbeat, 5.0, on_stall=lambda message: None)
-    time = LOADING_SECONDS - 1
-    assert watchdog.stalled() is None
-    watchdog.running()
-    assert watchdog.stalled() == "no progress for 3599 s (progress_deadline_seconds is 5)"
-    heartbeat.beat()
-    time += 5.0
-    assert watchdog.stalled() is None
-    time += 1.0
-    assert watchdog.stalled() == "no progress for 6 s (progress_deadline_seconds is 5)"

@@ -1,6 +1,7 @@
 """Rewards that users write: TRL's signature, processes of their own, and what becomes of faults."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_a_function_gets_only_the_columns_that_it_names() -> None:
     with started(user("two_columns")) as rewards:
         scores = rewards.score(rows("a", "b", answer=["a", "c"], other=[1, 2]))
     assert scores.values.tolist() == [[1.0, 0.0]]
+
+
+def test_a_call_is_cut_short_when_its_answer_is_not_needed() -> None:
+    """A thread that waits for a slow function is let go at once, and no later call waits either."""
+    with started(user("hangs_on_hang", timeout=600)) as rewards:
+        threading.Timer(1.0, rewards.abandon).start()
+        scores = [rewards.score(rows("hang")), rewards.score(rows("hang"))]
+    assert [score.failed.tolist() for score in scores] == [[[True]]] * 2
+    assert scores[1].errors == {"hangs_on_hang": "rewards[0].python: the run is stopping"}
 
 
 def test_an_async_function_is_awaited() -> None:

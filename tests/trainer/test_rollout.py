@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from trainer.distributed import Stopped
 from trainer.model.config import read_model_config
 from trainer.model.decoder import head, hidden_states
 from trainer.model.decoding import KeysValues, decode, empty_suffix, prefill
@@ -185,16 +186,26 @@ def test_prompts_must_fit_their_bucket(tied, sampling_of):
 
 
 def test_repeated_shapes_compile_nothing(tied, sampling_of, compilations):
-    """Other prompts, seeds and steps of the same shapes reuse the program; another bucket makes exactly one more."""
+    """Other prompts, seeds and steps of the same shapes reuse both programs; another bucket makes exactly two more."""
     config, mesh, params, prompts = tied
     rollout = rollout_of(config, mesh, sampling_of(7))
     rollout.generate(params, prompts[:2], [0, 1], 0, 0, 32, samples=2)
     first = len(compilations)
-    assert first == 1
+    assert first == 2
     rollout.generate(params, [prompts[1], prompts[0]], [4, 9], 3, 17, 32, samples=2)
     assert len(compilations) == first
     rollout.generate(params, prompts[:2], [0, 1], 0, 0, 48, samples=2)
-    assert len(compilations) == first + 1
+    assert len(compilations) == first + 2
+
+
+def test_a_pass_that_is_asked_to_stop_ends_within_a_chunk(tied, sampling_of):
+    """Generation looks once every 32 tokens, and leaves the pass at the first look that finds the wish."""
+    config, mesh, params, prompts = tied
+    looks = iter([False, False, True])
+    rollout = rollout_of(config, mesh, sampling_of(120), asked=lambda: next(looks))
+    with pytest.raises(Stopped):
+        rollout.generate(params, prompts[:2], [0, 1], 0, 0, 32, samples=2)
+    assert list(looks) == []
 
 
 def test_bfloat16_decodes_what_float32_does(tied, sampling_of):

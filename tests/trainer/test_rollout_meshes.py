@@ -9,7 +9,7 @@ from trainer.mesh import rows_to_global
 from trainer.model.config import read_model_config
 from trainer.model.weights import load_params, random_params
 from trainer.rollout import Rollout
-from trainer.rollout.program import Draw, Program, Work, complete
+from trainer.rollout.program import Draw, Program, Work, advance, begin
 
 PROMPTS = [
     [5, 6, 7],
@@ -102,6 +102,8 @@ def test_weights_travel_once_a_pass(oracles, mesh_of, whole, gathers):
     )
     work = Work(*(rows_to_global(mesh, array) for array in work))
     params = random_params(config, 0, mesh, jnp.float32)
-    compiled = complete.lower(program, params, work, Draw(np.uint32(0), np.uint32(0)), False, True).compile().as_text()
+    draw, asked = Draw(np.uint32(0), np.uint32(0)), rows_to_global(mesh, np.zeros(mesh.size, bool))
+    read, state = begin(program, params, work, draw, False, True)
+    compiled = advance.lower(program, read, work, state, draw, np.int32(2), asked, False).compile().as_text()
     loops, _ = compiled.split("\nENTRY ")
     assert ("all-gather" in loops) == gathers

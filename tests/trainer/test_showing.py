@@ -64,7 +64,7 @@ def on_a_terminal(columns: int, log: logging.Logger, monkeypatch: pytest.MonkeyP
         step = StepShown(ROW, 100, ("correct",), 1065.0)
         log.info("%s", step.line(), extra=shown_as(step))
         log.info("%s", completions_lines(RECORDS, 12), extra=shown_as(completions_table(RECORDS, 12)))
-        heartbeat.enter("rollout")
+        heartbeat.begin("rollout")
         shown.refresh()
         shown.stop()
     reader.join()
@@ -110,10 +110,10 @@ def test_a_pod_has_plain_lines(log: logging.Logger, tmp_path: Path, monkeypatch:
         log.addHandler(shown.handler)
         step = StepShown(ROW, 100, ("correct",), 1065.0)
         log.info("%s", step.line(), extra=shown_as(step))
-        heartbeat.enter("evaluation")
+        heartbeat.begin("evaluation")
         for time in (59.0, 61.0, 100.0, 125.0):  # noqa: B007 - the heartbeat's clock reads it
             shown.look()
-        heartbeat.enter("rollout")
+        heartbeat.begin("rollout")
         time = 200.0
         shown.look()
     assert (tmp_path / "out").read_text().splitlines() == [

@@ -21,6 +21,9 @@ import os, sys
 from trainer.supervisor import supervise
 sys.exit(supervise([sys.executable, "-c", sys.argv[1]], os.environ, sleep=lambda seconds: print("waits", seconds)))
 """
+LOST = (
+    "F1124 10:41:23 24105 client.h:80] Terminating process because the JAX distributed service detected fatal errors."
+)
 TRAINER = """
 import os, signal, subprocess, sys, time
 from trainer.contract.exits import Cause, ExitCode
@@ -30,26 +33,35 @@ ledger = Ledger.from_environment(os.environ)
 
 
 @pytest.mark.parametrize(
-    ("status", "processes", "out_of_memory", "code"),
+    ("status", "said", "out_of_memory", "code"),
     [
-        (0, 2, False, ExitCode.DONE),
-        (-signal.SIGABRT, 2, False, ExitCode.PEER_LOST),
-        (134, 2, False, ExitCode.PEER_LOST),
-        (-signal.SIGABRT, 1, False, ExitCode.FAILED),
-        (-signal.SIGKILL, 2, False, ExitCode.FAILED),
-        (-signal.SIGKILL, 2, True, ExitCode.OUT_OF_MEMORY),
-        (-signal.SIGSEGV, 2, False, ExitCode.FAILED),
-        (-signal.SIGTERM, 2, False, ExitCode.PREEMPTED),
-        (5, 1, False, ExitCode.INPUT_NOT_REACHABLE),
-        (77, 1, False, ExitCode.FAILED),
+        (0, "", False, ExitCode.DONE),
+        (-signal.SIGABRT, LOST, False, ExitCode.PEER_LOST),
+        (134, LOST, False, ExitCode.PEER_LOST),
+        (-signal.SIGABRT, "free(): invalid pointer", False, ExitCode.FAILED),
+        (-signal.SIGKILL, "", False, ExitCode.FAILED),
+        (-signal.SIGKILL, "", True, ExitCode.OUT_OF_MEMORY),
+        (-signal.SIGSEGV, LOST, False, ExitCode.FAILED),
+        (-signal.SIGTERM, "", False, ExitCode.PREEMPTED),
+        (5, "", False, ExitCode.INPUT_NOT_REACHABLE),
+        (77, "", False, ExitCode.FAILED),
     ],
 )
 def test_an_end_without_a_cause_is_judged_by_its_status(
-    status: int, processes: int, out_of_memory: bool, code: ExitCode
+    status: int, said: str, out_of_memory: bool, code: ExitCode
 ) -> None:
-    """Aborts of several processes are lost peers, kills are failures or host memory, unknown codes are failures."""
-    cause = judge(status, Entry(process=1, processes=processes, step=3), out_of_memory=out_of_memory)
+    """Aborts by JAX are lost peers, others failures; kills are failures or host memory; unknown codes are failures."""
+    cause = judge(status, Entry(process=1, processes=2, step=3), said, out_of_memory=out_of_memory)
     assert (cause.code, cause.process, cause.step, cause.exception) == (code, 1, 3, None)
+
+
+def test_a_violent_end_is_told_with_what_was_under_way() -> None:
+    """A signal names the phase, an abort also the line with which a library gave up, whatever came after it."""
+    entry = Entry(step=3, doing="update of step 4")
+    assert judge(-signal.SIGKILL, entry).message == "the trainer was ended by SIGKILL (update of step 4)"
+    fatal = "F1124 10:41:23.471964   24105 tile.cc:80] Check failed: a == b"
+    said = f"loading\n{fatal}\n*** Check failure stack trace: ***\n    @ 0x7fa0\n"
+    assert judge(-signal.SIGABRT, entry, said).message == f"the trainer aborted (update of step 4): {fatal}"
 
 
 def test_a_cause_counts_only_with_the_exit_code_that_it_names() -> None:
@@ -64,9 +76,9 @@ def test_a_ledger_holds_the_last_entry(tmp_path: Path) -> None:
     with (tmp_path / "ledger").open("w+b") as file:
         assert Ledger.read(file.fileno()) == Entry()
         ledger = Ledger(file.fileno())
-        ledger.write(Entry(1, 2, 3, Cause(ExitCode.FAILED, 1, 3, "ValueError", "x" * 3000)))
-        ledger.write(Entry(1, 2, 4, Cause(ExitCode.FAILED, 1, 4, None, "ü")))
-        assert Ledger.read(file.fileno()) == Entry(1, 2, 4, Cause(ExitCode.FAILED, 1, 4, None, "ü"))
+        ledger.write(Entry(1, 2, 3, "", Cause(ExitCode.FAILED, 1, 3, "ValueError", "x" * 3000)))
+        ledger.write(Entry(1, 2, 4, "export", Cause(ExitCode.FAILED, 1, 4, None, "ü")))
+        assert Ledger.read(file.fileno()) == Entry(1, 2, 4, "export", Cause(ExitCode.FAILED, 1, 4, None, "ü"))
 
 
 def start(trainer: str, log: Path) -> subprocess.Popen[str]:
@@ -78,7 +90,7 @@ def start(trainer: str, log: Path) -> subprocess.Popen[str]:
 def test_the_cause_reaches_the_termination_log(tmp_path: Path) -> None:
     """The JSON cause of the trainer is written as it is, told on stderr, and its code is the exit code."""
     process = start(
-        'ledger.write(Entry(1, 2, 5, Cause(ExitCode.NON_FINITE, 1, 5, None, "loss is NaN")))\nos._exit(7)',
+        'ledger.write(Entry(1, 2, 5, "", Cause(ExitCode.NON_FINITE, 1, 5, None, "loss is NaN")))\nos._exit(7)',
         tmp_path / "log",
     )
     _, told = process.communicate(timeout=30)
@@ -95,10 +107,11 @@ def test_the_cause_reaches_the_termination_log(tmp_path: Path) -> None:
 
 
 def test_a_lost_peer_is_told_late(tmp_path: Path) -> None:
-    """An abort of one of two processes ends with 9, after ten seconds in which the peer's cause comes first."""
-    process = start("ledger.write(Entry(0, 2, 5))\nos.abort()", tmp_path / "log")
-    out, _ = process.communicate(timeout=30)
+    """An abort by JAX ends with 9, after ten seconds in which the peer's cause comes first."""
+    process = start(f"ledger.write(Entry(0, 2, 5))\nprint({LOST!r}, file=sys.stderr)\nos.abort()", tmp_path / "log")
+    out, said = process.communicate(timeout=30)
     assert (process.returncode, out) == (9, "waits 10.0\n")
+    assert said.splitlines()[0] == LOST  # passed on
     assert Cause.from_json((tmp_path / "log").read_text()).step == 5
 
 

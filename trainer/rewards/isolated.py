@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -40,6 +41,7 @@ class IsolatedFunction:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._child: _Child | None = None
+        self._abandoned = threading.Event()
 
     def start(self) -> None:
         """Import the function, once. Raises LoadError with *path: value, rule, fix* where that cannot be done."""
@@ -54,11 +56,23 @@ class IsolatedFunction:
             child = self._running()
         except LoadError as error:
             raise CallFailedError(str(error)) from error
-        child.connection.send((keywords, rows))
+        with suppress(OSError):  # what cannot be sent is not answered, and that tells why
+            child.connection.send((keywords, rows))
         verdict, result = self._answer_of(child, self._target.timeout_seconds if seconds is None else seconds)
         if verdict != "scored":
             raise CallFailedError(result)
         return result  # type: ignore[no-any-return]
+
+    def longest_seconds(self) -> float:
+        """So long the next call may take: its deadline, after imports where the process has to be started again."""
+        running = self._child is not None and self._child.process.is_alive()
+        return self._target.timeout_seconds + (0.0 if running else STARTUP_SECONDS)
+
+    def abandon(self) -> None:
+        """Let the call that another thread waits for fail now, and every later one: their answers are not needed."""
+        self._abandoned.set()
+        if self._child is not None:
+            self._child.process.kill()
 
     def stop(self) -> None:
         if self._child is not None:
@@ -72,7 +86,11 @@ class IsolatedFunction:
 
     def _started(self) -> "_Child":
         target = self._target
+        if self._abandoned.is_set():
+            raise LoadError(f"{target.path}: the run is stopping")
         self._child = child = _Child.of(target)
+        if self._abandoned.is_set():  # meanwhile, when this process could not be seen yet
+            child.process.kill()
         try:
             verdict, reason = self._answer_of(child, STARTUP_SECONDS)
         except CallFailedError as failure:

@@ -65,6 +65,13 @@ class Pool:
         finally:
             free.put(worker)
 
+    def longest_seconds(self) -> float:
+        return max(worker.longest_seconds() for worker in self._workers)
+
+    def abandon(self) -> None:
+        for worker in self._workers:
+            worker.abandon()
+
     def stop(self) -> None:
         for worker in self._workers:
             worker.stop()

@@ -66,6 +66,8 @@ class Scores:
 class Scorer(Protocol):
     def start(self) -> None: ...
     def score(self, rows: Rows) -> Verdict: ...
+    def longest_seconds(self) -> float: ...
+    def abandon(self) -> None: ...
     def stop(self) -> None: ...
 
 
@@ -94,6 +96,15 @@ class RewardSet:
             name: verdict.error for name, verdict in zip(self.names, verdicts, strict=True) if verdict.error is not None
         }
         return Scores(self.names, values, failed, total_rewards(values, failed, self._weights), errors)
+
+    def longest_seconds(self) -> float:
+        """So long the next call of `score` may take, with every deadline used up."""
+        return max(scorer.longest_seconds() for scorer in self._scorers)
+
+    def abandon(self) -> None:
+        """Cut short, from another thread, whatever `score` still waits for; its scores are not to be used."""
+        for scorer in self._scorers:
+            scorer.abandon()
 
     def stop(self) -> None:
         for scorer in self._scorers:
@@ -127,6 +138,11 @@ class TextReward:
 
     def start(self) -> None: ...
 
+    def longest_seconds(self) -> float:
+        return 0.0
+
+    def abandon(self) -> None: ...
+
     def stop(self) -> None: ...
 
     def score(self, rows: Rows) -> Verdict:
@@ -147,6 +163,12 @@ class UserReward:
 
     def start(self) -> None:
         self._function.start()
+
+    def longest_seconds(self) -> float:
+        return self._function.longest_seconds()
+
+    def abandon(self) -> None:
+        self._function.abandon()
 
     def stop(self) -> None:
         self._function.stop()
@@ -188,6 +210,12 @@ class Correctness:
 
     def start(self) -> None:
         """Nothing yet: sympy takes seconds to import, and most data never needs it."""
+
+    def longest_seconds(self) -> float:
+        return self._expressions.longest_seconds()
+
+    def abandon(self) -> None:
+        self._expressions.abandon()
 
     def stop(self) -> None:
         self._expressions.stop()

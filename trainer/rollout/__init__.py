@@ -1,4 +1,4 @@
-"""Station 8, rollout: prompts to completions, K rows a prompt, by one compiled program.
+"""Station 8, rollout: prompts to completions, K rows a prompt, by compiled programs in chunks of tokens.
 
 Comes in: parameters and this process's prompts. Goes out: this process's completions as token ids. Refuses to know:
 text, rewards, advantages.

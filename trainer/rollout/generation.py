@@ -1,4 +1,4 @@
-"""One pass of generation: local prompts in, local completions out, one call of one compiled program between.
+"""One pass of generation: local prompts in, local completions out, compiled programs between.
 
 Comes in: parameters, this process's prompts as token ids. Goes out: `Completions`. Refuses to know: what is inside the
 program (`trainer.rollout.program`), text, rewards.
@@ -15,9 +15,9 @@ from trainer.contract.run import Sampling
 from trainer.mesh import rows_to_global
 from trainer.model.config import ModelConfig
 from trainer.model.decoder import Params
-from trainer.rollout.chunks import End, complete_in_chunks, local_part
+from trainer.rollout.chunks import Asked, End, complete, local_part
 from trainer.rollout.layout import RowLayout, lay_out, whole_prompts
-from trainer.rollout.program import Done, Draw, Program, Work, complete
+from trainer.rollout.program import Draw, Program, Work
 
 
 class Completions(NamedTuple):
@@ -53,17 +53,18 @@ class Rollout:
         compute_dtype: Any,
         gather_weights: bool = True,
         end: End | None = None,
+        asked: Asked = lambda: False,
     ) -> None:
         """Fix what all passes share.
 
         `gather_weights`: while generating, every data shard holds all weights in the compute dtype; without it they
         are gathered layer by layer for every token, which is slow and takes less memory. `end` ends rows that no stop
-        token did; with it, the host looks at them once a chunk.
+        token did. `asked` is called once a chunk, and tells whether this process wants to stop.
         """
         self._mesh = mesh
         self._shards = len(mesh.local_devices) // mesh.shape["tp"]
         self._pad_id = pad_id
-        self._end = end
+        self._end, self._asked = end, asked
         self._program = Program(
             config=config,
             mesh=mesh,
@@ -95,12 +96,13 @@ class Rollout:
         sample number only, not on mesh or process. `prompt_bucket` is the padded prompt length, the same on all
         processes, which all must call this together with equal numbers of prompts; where some have fewer (the end of
         an evaluation), `prompts_per_process` is the number that all pad to. Raises ValueError for a prompt that is
-        empty or longer than the bucket.
+        empty or longer than the bucket, and Stopped in all processes where one was asked to stop.
         """
         count = whole_prompts(max(len(prompts), prompts_per_process or 0), samples, self._shards)
         layout = lay_out(count, samples, self._shards)
         work = self._place(layout, prompts, prompt_ids, samples, prompt_bucket)
-        done = self._complete(params, work, Draw(np.uint32(seed), np.uint32(step)), greedy, layout.one_to_one)
+        draw, ways = Draw(np.uint32(seed), np.uint32(step)), {"greedy": greedy, "one_to_one": layout.one_to_one}
+        done = complete(self._program, params, work, draw, self._end, self._asked, **ways)
         tokens, lengths, finished, sampled, full = (
             array.reshape(-1, *array.shape[2:])[: len(prompts) * samples]
             for array in map(local_part, (done.tokens, done.lengths, done.finished, *done[-2:]))
@@ -109,12 +111,6 @@ class Rollout:
         logprobs = [None if greedy else np.where(inside, numbers, np.float32(0.0)) for numbers in (sampled, full)]
         tokens = np.where(inside, tokens, np.int32(self._pad_id))
         return Completions(tokens, lengths, finished, int(done.steps), *logprobs)
-
-    def _complete(self, params: Params, work: Work, draw: Draw, greedy: bool, one_to_one: bool) -> Done:
-        if self._end is None:
-            done: Done = complete(self._program, params, work, draw, greedy, one_to_one)
-            return done
-        return complete_in_chunks(self._program, params, work, draw, self._end, greedy=greedy, one_to_one=one_to_one)
 
     def _place(
         self,

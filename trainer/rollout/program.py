@@ -1,4 +1,4 @@
-"""The compiled program of one pass: read each prompt once, then sample until every row has ended.
+"""The compiled programs of one pass: read each prompt once, then sample until every row has ended.
 
 Comes in: global arrays of prompts and rows. Goes out: global arrays of completions. Refuses to know: processes, and how
 rows came to their shards.
@@ -117,19 +117,6 @@ def stages(longest: int) -> list[int]:
     return sizes
 
 
-@partial(jax.jit, static_argnums=(0, 4, 5))
-def complete(program: Program, params: Params, work: Work, draw: Draw, greedy: bool, one_to_one: bool) -> Done:
-    """Read the prompts and complete all rows, in one program.
-
-    `one_to_one`: block i of a shard continues slot i, and nothing has to be handed out.
-    """
-    read, state = _begun(program, params, work, draw, greedy, one_to_one)
-    for room in stages(program.longest):
-        grown_state = state._replace(suffix=grown(state.suffix, room))
-        state = _advanced(program, read, work, grown_state, draw, jnp.int32(room), greedy)
-    return done_of(state)
-
-
 def done_of(state: State) -> Done:
     sampled, full = state.sampled_logprobs, state.full_logprobs
     return Done(state.tokens, state.lengths, state.finished, state.known, sampled, full)
@@ -139,31 +126,10 @@ def done_of(state: State) -> Done:
 def begin(
     program: Program, params: Params, work: Work, draw: Draw, greedy: bool, one_to_one: bool
 ) -> tuple[Read, State]:
-    """Read the prompts and choose each row's first token: `complete` up to where its loop begins."""
-    return _begun(program, params, work, draw, greedy, one_to_one)
+    """Read the prompts and choose each row's first token.
 
-
-@partial(jax.jit, static_argnums=(0, 6), donate_argnums=3)
-def advance(
-    program: Program, read: Read, work: Work, state: State, draw: Draw, until: Any, greedy: bool
-) -> tuple[State, jax.Array]:
-    """Go on until `until` tokens of every row are known, or all have ended; and whether a row of any process has not.
-
-    The state has room for `until` tokens, and is given up.
+    `one_to_one`: block i of a shard continues slot i, and nothing has to be handed out.
     """
-    state = _advanced(program, read, work, state, draw, until, greedy)
-    return state, state.alive.any()
-
-
-@partial(jax.jit, static_argnums=1)
-def enlarge(state: State, room: int) -> State:
-    """The same state with room for the keys and values of `room` tokens."""
-    return state._replace(suffix=grown(state.suffix, room))
-
-
-def _begun(
-    program: Program, params: Params, work: Work, draw: Draw, greedy: bool, one_to_one: bool
-) -> tuple[Read, State]:
     config, mesh, dtype = program.config, program.mesh, program.compute_dtype
     weights = weights_for_decoding(params, mesh, dtype, whole=program.gather_weights)
     last, prompt = prefill(weights, config, work.tokens, work.lengths, mesh=mesh, dtype=dtype)
@@ -174,6 +140,26 @@ def _begun(
     suffix = empty_suffix(read.prompt, work.wanted.shape[1], stages(program.longest)[0], mesh)
     state = _taker(program, weights, work, draw, greedy)(_start(program, work, suffix), last[:, None])
     return read, _placed(mesh, state)
+
+
+@partial(jax.jit, static_argnums=(0, 7), donate_argnums=3)
+def advance(
+    program: Program, read: Read, work: Work, state: State, draw: Draw, until: Any, asked: Any, greedy: bool
+) -> tuple[State, jax.Array]:
+    """Go on until `until` tokens of every row are known, or all have ended; not at all where a shard `asked` to stop.
+
+    `asked` is bool [shard]. The second result is bool [2]: whether a row of any process has not ended, and whether any
+    asked: every process reads the same there. The state has room for `until` tokens, and is given up.
+    """
+    stop = asked.any()
+    state = _advanced(program, read, work, state, draw, jnp.where(stop, state.known, until), greedy)
+    return state, jnp.stack([state.alive.any(), stop])
+
+
+@partial(jax.jit, static_argnums=1)
+def enlarge(state: State, room: int) -> State:
+    """The same state with room for the keys and values of `room` tokens."""
+    return state._replace(suffix=grown(state.suffix, room))
 
 
 def _advanced(

@@ -1,0 +1,72 @@
+"""The watchdog: silence is a stall, and what is known to take long is not."""
+
+import jax
+import jax.numpy as jnp
+
+from trainer.distributed import when_compiling
+from trainer.watchdog import LOADING_SECONDS, Heartbeat, Watchdog
+
+
+class Clock:
+    time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def watched(clock: Clock, deadline: float) -> tuple[Heartbeat, Watchdog]:
+    heartbeat = Heartbeat(now=clock)
+    return heartbeat, Watchdog(heartbeat, deadline, on_stall=lambda message: None)
+
+
+def test_a_silent_heartbeat_is_a_stall() -> None:
+    """Loading has a deadline of its own; once running, the configured one counts from the last beat."""
+    heartbeat, watchdog = watched(clock := Clock(), 5.0)
+    clock.time = LOADING_SECONDS - 1
+    assert watchdog.stalled() is None
+    watchdog.running()
+    assert watchdog.stalled() == "loading: no progress for 3599 s (progress_deadline_seconds is 5)"
+    heartbeat.begin("update", 2)
+    clock.time += 5.0
+    assert watchdog.stalled() is None
+    clock.time += 1.0
+    assert watchdog.stalled() == "update of step 2: no progress for 6 s (progress_deadline_seconds is 5)"
+    heartbeat.beat()
+    assert watchdog.stalled() is None
+
+
+def test_what_may_take_long_has_time_of_its_own_until_the_next_beat() -> None:
+    """The longest extension counts on top of the deadline, and none outlasts the work that it was for."""
+    heartbeat, watchdog = watched(clock := Clock(), 5.0)
+    watchdog.running()
+    heartbeat.begin("checkpoint", extra_seconds=10.0)
+    heartbeat.extend(60.0)
+    heartbeat.extend(20.0)
+    clock.time = 65.0
+    assert watchdog.stalled() is None
+    clock.time = 66.0
+    assert watchdog.stalled() == "checkpoint: no progress for 6 s (progress_deadline_seconds is 5)"
+    heartbeat.beat()
+    clock.time += 6.0
+    assert watchdog.stalled() is not None
+
+
+def test_a_long_compilation_is_no_stall() -> None:
+    """The time that a compiler needs is granted before it begins, however long it then takes."""
+    heartbeat, watchdog = watched(clock := Clock(), 5.0)
+    watchdog.running()
+    when_compiling(lambda: heartbeat.extend(LOADING_SECONDS))
+    looks = []
+
+    def while_it_compiles(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            clock.time += 1000.0
+            looks.append(watchdog.stalled())
+
+    jax.monitoring.register_event_duration_secs_listener(while_it_compiles)
+    jax.jit(lambda x: x * 3 + 1)(jnp.arange(7.0)).block_until_ready()
+    jax.monitoring.unregister_event_duration_listener(while_it_compiles)
+    assert looks[0] is None
+    heartbeat.beat()
+    clock.time += 6.0
+    assert watchdog.stalled() is not None
