@@ -57,11 +57,11 @@ def test_what_is_slow_within_its_own_limits_is_no_stall(byte_model: Path, data: 
         tmp_path / "out",
         2,
         1,
-        "progress_deadline_seconds=15",
+        "progress_deadline_seconds=20",
         steps=2,
         rewards=rewards,
         eval_every_steps=2,
-        checkpoint={"every_steps": 1, "keep": 1},
+        checkpoint={"every_steps": 2, "keep": 1},
     )
     tests = Path(__file__).parent
     path = os.pathsep.join(map(str, (tests / "slow_disk", tests, tests.parents[1])))
