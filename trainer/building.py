@@ -30,6 +30,7 @@ from trainer.model.decoder import Params
 from trainer.model.lora import Frozen, init_adapters
 from trainer.model.source import stop_ids
 from trainer.model.weights import load_params
+from trainer.parent import fork
 from trainer.policy import make_scorer
 from trainer.preflight import Ready
 from trainer.rollout import Rollout, StopStrings
@@ -89,11 +90,16 @@ def _weights(
     params = load_params(ready.model_folder, ready.model, mesh, _dtype(run.precision.params))
     lora, needs_reference = lora_of(run), run.algorithm.beta > 0
     if lora is not None:
-        adapters = init_adapters(ready.model, lora, run.seed, mesh)
-        return init_state(adapters, optimizer, mesh), Frozen(params, lora), params if needs_reference else None
+        adapters = init_state(init_adapters(ready.model, lora, run.seed, mesh), optimizer, mesh)
+        return _forked(run, ready, adapters), Frozen(params, lora), params if needs_reference else None
+    state = _forked(run, ready, init_state(params, optimizer, mesh))
     # A copy, because the update gives the policy's buffers away; and before a checkpoint takes the policy's place.
-    reference = jax.tree.map(jnp.copy, params) if needs_reference else None
-    return init_state(params, optimizer, mesh), None, reference
+    return state, None, jax.tree.map(jnp.copy, state.params) if needs_reference else None
+
+
+def _forked(run: RunConfig, ready: Ready, state: TrainState) -> TrainState:
+    wanted = run.checkpoint.init_from
+    return state if ready.parent is None or wanted is None else fork(ready.parent, state, wanted)
 
 
 def _keep_programs(process: ProcessConfig) -> None:
@@ -249,5 +255,6 @@ def _announce(process: ProcessConfig, ready: Ready, place: Place) -> None:
     log.info("data: train %s", ready.train.summary)
     if ready.evaluation is not None:
         log.info("data: eval %s", ready.evaluation.summary)
-    where = f"resuming after step {place.step}" if place.step else "starting"
+    origin = f"starting from {ready.parent.checkpoint}" if ready.parent else "starting"
+    where = f"resuming after step {place.step}" if place.step else origin
     log.info("%s, %d steps, in %s", where, process.run.steps, process.folder.root)

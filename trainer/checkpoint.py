@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -119,7 +120,7 @@ class Checkpoints:
         Damaged ones are told and deleted: the run makes their steps again. None where none was ever committed. Raises
         RunError: CONTRACT_VERSION, INPUT_NOT_REACHABLE where all are damaged.
         """
-        shapes, damaged = jax.tree.map(_shape, like), list[int]()
+        shapes, damaged = jax.tree.map(shape_of, like), list[int]()
         while (step := self._newest_but(damaged)) is not None:
             try:
                 restored = together(partial(self._restore, step, shapes))
@@ -242,7 +243,21 @@ def _free_bytes(folder: epath.Path) -> int | None:
     return None
 
 
-def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+def restore_part(checkpoint: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Some parts of a saved state, by the names of its fields, in the dtypes and shardings of `wanted`; the rest is not
+    read.
+    """
+    arguments = ocp.args.PyTreeRestore(
+        item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
+    )
+    found: dict[str, Any] = ocp.PyTreeCheckpointHandler().restore(
+        epath.Path(checkpoint).absolute() / _STATE, args=arguments
+    )
+    return found
+
+
+def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    """What an array will be, without its values: it can be restored to that."""
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 

@@ -31,6 +31,7 @@ class Standing:
     model_revision: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     changes: tuple[Mapping[str, Any], ...] = ()
+    parent: Mapping[str, Any] | None = None
 
     def differences(self, run: RunConfig) -> tuple[Difference, ...]:
         return differences(self.config, run)
@@ -46,7 +47,11 @@ def read_standing(process: ProcessConfig) -> Standing:
     try:
         body = json.loads(path.read_text())
         standing = Standing(
-            body["finished"], body["model_revision"], dict(body["config"]), tuple(body.get("changes", ()))
+            finished=body["finished"],
+            model_revision=body["model_revision"],
+            config=dict(body["config"]),
+            changes=tuple(body.get("changes", ())),
+            parent=body.get("parent"),
         )
         run_id = body["run_id"]
     except (FileNotFoundError, NotADirectoryError):
@@ -124,6 +129,7 @@ def write_run_json(process: ProcessConfig, standing: Standing) -> None:
         "model_revision": standing.model_revision,
         "config": json.loads(process.run.to_json()),
         "changes": standing.changes,
+        "parent": standing.parent,
     }
     path = Path(process.folder.run_json)
     replacement = path.with_name(path.name + ".new")
@@ -131,13 +137,15 @@ def write_run_json(process: ProcessConfig, standing: Standing) -> None:
     replacement.replace(path)
 
 
-def begun(process: ProcessConfig, found: Standing, model_revision: str | None) -> Standing:
+def begun(
+    process: ProcessConfig, found: Standing, model_revision: str | None, parent: Mapping[str, Any] | None = None
+) -> Standing:
     """How a folder stands when an attempt begins in it: what it changes of the run is added to the earlier changes."""
     changed = {one.path: [one.old, one.new] for one in found.differences(process.run)}
     entry = {"attempt": process.attempt, "after_step": completed_steps(process), "changed": changed}
     earlier = () if process.starts_over else found.changes
     changes = (*earlier, entry) if changed and not process.starts_over else earlier
-    return Standing(finished=False, model_revision=model_revision, changes=changes)
+    return Standing(model_revision=model_revision, changes=changes, parent=parent or found.parent)
 
 
 def completed_steps(process: ProcessConfig) -> int:

@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from etils import epath
 
 from trainer import outputs
+from trainer.committed import committed_steps
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.models import ModelShape, check_lengths, check_model_over_tp
 from trainer.contract.process import ProcessConfig
@@ -20,9 +23,11 @@ from trainer.data import DataError, QuestionSet, load_questions
 from trainer.distributed import agree_any, text_of_first, together
 from trainer.model.config import ModelConfig, UnsupportedModelError, read_model_config
 from trainer.model.source import ModelNotReachableError, check_tokenizer, load_tokenizer, resolve_model
+from trainer.parent import find_parent, record_of
 from trainer.rewards import RewardSet
 from trainer.rewards.loading import LoadError
 from trainer.tracking import check_installed
+from trainer.trained import Trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +48,7 @@ class Ready:
     model_folder: Path
     model: ModelConfig
     tokenizer: "PreTrainedTokenizerBase"
+    parent: Trained | None
     train: QuestionSet
     evaluation: QuestionSet | None
     rewards: RewardSet
@@ -76,12 +82,28 @@ def check(process: ProcessConfig) -> Ready:
     train, evaluation = together(lambda: _check_data(process, tokenizer))
     together(lambda: check_installed(process))
     rewards = together(lambda: _check_rewards(process))
+    needed = process.run.algorithm.beta > 0 or _begins(process)
+    parent, origin = together(lambda: _check_parent(process, model)) if needed else (None, None)
     if not process.process_index:
         for one in standing.differences(process.run):
             log.info("changed since the last attempt: %s", one)
-    return Ready(
-        outputs.begun(process, standing, revision), folder, model, tokenizer, train, evaluation, rewards, shared
-    )
+    begun = outputs.begun(process, standing, revision, origin)
+    return Ready(begun, folder, model, tokenizer, parent, train, evaluation, rewards, shared)
+
+
+def _begins(process: ProcessConfig) -> bool:
+    """Whether there is no checkpoint to resume, as process 0 sees it."""
+    steps = committed_steps(epath.Path(process.folder.checkpoints))
+    return text_of_first(str(process.starts_over or not steps)) == "True"
+
+
+def _check_parent(process: ProcessConfig, model: ModelConfig) -> tuple[Trained | None, dict[str, Any] | None]:
+    """The checkpoint that the run begins with, and what is recorded of it; None where the model is its beginning."""
+    wanted = process.run.checkpoint.init_from
+    if wanted is None:
+        return None, None
+    parent = find_parent(wanted, process.run, model)
+    return parent, record_of(parent, wanted)
 
 
 def _standing(process: ProcessConfig) -> outputs.Standing:

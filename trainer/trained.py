@@ -14,10 +14,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 from etils import epath
 
-from trainer.checkpoint import fingerprint
+from trainer.checkpoint import fingerprint, restore_part
 from trainer.committed import MARKER, DamagedError, committed_steps, read_marker, read_whole
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.run import RunConfig
@@ -194,10 +193,5 @@ def _restore(checkpoint: Path, shapes: Any, shardings: Any, dtype: Any) -> Param
         shardings,
         is_leaf=lambda node: isinstance(node, tuple),
     )
-    wanted = {"params": like}
-    arguments = ocp.args.PyTreeRestore(
-        item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
-    )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        params: Params = checkpointer.restore((checkpoint / "state").absolute(), args=arguments)["params"]
+    params: Params = restore_part(checkpoint, {"params": like})["params"]
     return params

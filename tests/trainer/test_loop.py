@@ -215,3 +215,21 @@ def test_a_run_goes_further_on_another_machine(
     assert change["changed"]["steps"] == [2, 3]
     assert change["changed"]["batch.mesh.tp"] == [1, 2]
     assert sorted(path.name for path in (second.folder / "checkpoints").iterdir()) == ["3"]
+
+
+def test_a_fork_begins_with_the_weights_of_its_parent(
+    one_process: Launched, byte_model: Path, data: Path, tmp_path: Path
+) -> None:
+    """Before its first step a fork answers as its parent did after the step that it begins from; it names that one."""
+    origin = {"uri": str(one_process.folder), "step": 2}
+    settings = {"eval_every_steps": 1, "checkpoint": {"init_from": origin, "every_steps": 1}, "train": TWICE}
+    run = resolved(byte_model, data, tmp_path / "out", 1, 8, "steps=1", **settings)
+    forked = Launched(run, tmp_path, run_id=identity(run))
+    out = forked.finish()[0].out
+    checkpoint = f"{one_process.folder}/checkpoints/2"
+    assert f"starting from {checkpoint}, 1 steps" in out
+    before, parents = forked.metrics[0], one_process.metrics[2]
+    answered = [name for name in before if name.startswith("eval/")]
+    assert {name: before[name] for name in answered} == {name: parents[name] for name in answered}
+    recorded = json.loads((forked.folder / "run.json").read_text())["parent"]
+    assert recorded == {"uri": checkpoint, "run_id": one_process.run_id, "step": 2, "restore": "Weights"}

@@ -12,10 +12,7 @@ from trainer.contract.rewardnames import BUILT_IN_REWARDS, PYTHON_REWARD, reward
 from trainer.contract.runner import ParsedRunner, RewardConfig, RunnerConfig
 from trainer.contract.violations import Spelling, Violation, shown
 
-NOT_YET = ("checkpoint.init_from",)
-"""Keys of parts that are not built yet: anything but the default is refused, never ignored."""
-
-BUCKET_PATHS = ("model_path", "data.train", "data.eval", "output.uri")
+BUCKET_PATHS = ("model_path", "data.train", "data.eval", "checkpoint.init_from.uri", "output.uri")
 """Paths that will take gs:// once buckets are built."""
 
 
@@ -42,21 +39,7 @@ def value_at(config: RunnerConfig, path: str) -> Any:
     return value
 
 
-_DEFAULTS = RunnerConfig()
-
-
 def _not_yet(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
-    for path in NOT_YET:
-        value, default = value_at(parsed.config, path), value_at(_DEFAULTS, path)
-        if parsed.knows(path) and value != default:
-            told = plain(value)
-            fix = (
-                "leave it out"
-                if default is None or default == ()
-                else f"leave it out, or keep the default {shown(default)}"
-            )
-            message = f"{shown(told)} is not built yet in this version; {fix}"
-            yield Violation("not-yet", spelling.path(path), told, message)
     for path in BUCKET_PATHS:
         value = value_at(parsed.config, path)
         if parsed.knows(path) and isinstance(value, str) and value.startswith("gs://"):
@@ -64,13 +47,6 @@ def _not_yet(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
                 f"{shown(value)} is a bucket, and buckets are not built yet in this version; use a path on a volume"
             )
             yield Violation("not-yet", spelling.path(path), value, message)
-
-
-def plain(value: Any) -> Any:
-    """A value of the tree as plain data."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _greedy_samples(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:

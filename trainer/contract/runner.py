@@ -185,9 +185,11 @@ class EvalConfig(Section):
 
 
 class InitFromConfig(Section):
-    uri: Text
-    step: Annotated[int, Field(ge=0)] | None = None
-    restore: Literal["Weights", "All"] = "Weights"
+    uri: Text = Field(description="the folder of another run, or RUN/checkpoints/STEP")
+    step: Annotated[int, Field(ge=0)] | None = Field(None, description="null = its newest checkpoint")
+    restore: Literal["Weights", "All"] = Field(
+        "Weights", description="All: the moments of its optimizer too; steps, data and learning rate begin anew"
+    )
 
 
 class CheckpointConfig(Section):
@@ -200,7 +202,7 @@ class CheckpointConfig(Section):
         None, description="a metric of evaluations, the higher the better: the best evaluated step is saved, and stays"
     )
     resume: Literal["Auto", "Never"] = Field("Auto", description="Never starts at step 0 in the same folder")
-    init_from: InitFromConfig | None = None
+    init_from: InitFromConfig | None = Field(None, description="another run, whose weights this one begins with")
 
     @property
     def saves(self) -> bool:
