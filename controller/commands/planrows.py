@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
 def plan_groups(resolved: Resolved) -> tuple[list[Row], list[Row], list[Row]]:
     """The machine, the batch of one step, and the run."""
-    return _machine(resolved), _step(resolved.run), _run(resolved.run)
+    return _machine(resolved), _step(resolved.run), [*_run(resolved.run), *_safety(resolved)]
 
 
 def _machine(resolved: Resolved) -> list[Row]:
@@ -84,10 +84,32 @@ def _run(run: RunConfig) -> list[Row]:
         batches = "all questions" if run.eval_batches is None else f"{run.eval_batches} batches"
         split = "" if run.data.eval.endswith((".jsonl", ".parquet")) else f" {run.eval_split}"
         rows.append(Row("evaluation every", f"{run.eval_every_steps} steps", f"{batches} of {run.data.eval}{split}"))
-    if run.checkpoint.every_steps:
-        where = f"below {run.output_uri}, the last {run.checkpoint.keep} kept"
-        rows.append(Row("checkpoint every", f"{run.checkpoint.every_steps} steps", where))
     return rows
+
+
+def _safety(resolved: Resolved) -> list[Row]:
+    """What is saved, and what is lost at worst: by a SIGTERM, whose grace suffices for a checkpoint, and by a kill."""
+    run, checkpoint = resolved.run, resolved.run.checkpoint
+    if resolved.job.runner.config.output.uri is None:
+        return [Row("lost with the pods", "all steps", "spec.output.uri is null: nothing survives them")]
+    rows, cadence = [], _cadence(run)
+    if cadence:
+        rows.append(Row("checkpoint every", cadence, f"below {run.output_uri}, the last {checkpoint.keep} kept"))
+    if checkpoint.best is not None:
+        rows.append(Row("best checkpoint", "1", f"by {checkpoint.best}, saved when an evaluation beats all before"))
+    seconds = resolved.job.spec.lifecycle.termination_grace_period_seconds
+    saved = f"the open one: a checkpoint is made within {seconds} s (lifecycle.terminationGracePeriodSeconds)"
+    rows.append(Row("lost by SIGTERM", "1 step", saved))
+    since = "at most, and those made while a checkpoint is written: lost machine, or a grace too short"
+    none = "lost machine, or a grace too short; give checkpoint.everySteps or checkpoint.everyMinutes"
+    rows.append(Row("lost by a kill", cadence or "all steps", since if cadence else none))
+    return rows
+
+
+def _cadence(run: RunConfig) -> str:
+    """The steps or minutes between two checkpoints at most, whichever is over first; empty where neither is given."""
+    steps, minutes = run.checkpoint.every_steps, run.checkpoint.every_minutes
+    return " or ".join([_count(steps, "step")] * (steps > 0) + [f"{minutes} min"] * (minutes > 0))
 
 
 def _count(number: int, noun: str, plural: str = "s") -> str:
