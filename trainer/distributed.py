@@ -4,6 +4,7 @@ In: a ProcessConfig. Out: a run whose processes see each other, and a few words 
 what is agreed upon: models, data and rewards are other modules'.
 """
 
+import errno
 import os
 import socket
 from collections import Counter
@@ -203,6 +204,9 @@ def explain(error: Exception) -> RunError:
     if isinstance(error, RunError):
         return error
     text = str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = f"output.uri: the run folder cannot be written any more ({text})"
+        return RunError(ExitCode.FAILED, f"{what}; free some space: a restart goes on from the newest checkpoint")
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return RunError(ExitCode.OUT_OF_MEMORY, text)
     lost = ("Gloo", "coordination service", "Connection closed by peer", "Connection reset by peer", "heartbeat")

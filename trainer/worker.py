@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
     shown = display(heartbeat)
     logging.basicConfig(handlers=[shown.handler], format="%(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a log file on a full disk would else print a traceback for every line
     worker = Worker(Ledger.from_environment(os.environ), heartbeat, shown)
     worker.lookout.listen()
     start = Start.of(argv)

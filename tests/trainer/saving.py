@@ -2,13 +2,15 @@
 
     python saving.py INDEX PORT FOLDER
 
-The disk of process 1 is too small for its part of step 2. Prints one JSON object: what the processes agreed on.
+The disk of process 1 is too small for its part of step 2, and its part of step 3 is spoiled later. Prints one JSON
+object: what the processes agreed on.
 """
 
 import json
 import os
 import resource
 import sys
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -55,14 +57,24 @@ def main(index: int, port: str, folder: str) -> None:
     result["saved"].append(save(checkpoints, 2, mesh))
     resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     result["saved"].append(save(checkpoints, 3, mesh))
-    restored, place = checkpoints.restore_newest(state_of(0, mesh))
-    own = all(np.array_equal(one.data, two.data) for one, two in shards(restored, state_of(3, mesh)))
-    print(json.dumps(result | {"place": place.step, "own": own}))
+    result["restored"] = [restored(checkpoints, mesh)]
+    distributed.together(lambda: spoil(Path(folder) / "3" / "state" / "ocdbt.process_1") if index else None)
+    result["restored"].append(restored(checkpoints, mesh))
+    print(json.dumps(result))
     distributed.stop()
 
 
-def shards(one: dict[str, jax.Array], two: dict[str, jax.Array]):
-    return zip(one["w"].addressable_shards, two["w"].addressable_shards, strict=True)
+def restored(checkpoints: Checkpoints, mesh: Mesh) -> tuple[int, bool]:
+    """The step of the newest checkpoint, and whether this process's part of it is what it was."""
+    state, place = checkpoints.restore_newest(state_of(0, mesh))
+    ours, theirs = (one["w"].addressable_shards for one in (state, state_of(place.step, mesh)))
+    return place.step, all(np.array_equal(one.data, two.data) for one, two in zip(ours, theirs, strict=True))
+
+
+def spoil(folder: Path) -> None:
+    """Other bytes where a process wrote its part of an array, and the size that it had: only that part is lost."""
+    largest = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    largest.write_bytes(b"\xff" * largest.stat().st_size)
 
 
 if __name__ == "__main__":

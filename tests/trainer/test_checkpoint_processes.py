@@ -43,20 +43,25 @@ def test_the_clock_of_process_0_decides(told: list[tuple[dict, str]]) -> None:
 def test_what_one_process_cannot_write_is_saved_by_none(told: list[tuple[dict, str]], folder: Path) -> None:
     """A process whose part does not fit fails the save for all, at once and in words; the next save is made."""
     assert [one["saved"] for one, _ in told] == [[[1, 0], [1, 1], [3, 1]]] * 2
-    assert [(one["place"], one["own"]) for one, _ in told] == [(3, True)] * 2
-    assert sorted(path.name for path in folder.iterdir()) == ["1", "3"]
     assert f"checkpoint of step 2 could not be written to {folder}: process 1: " in told[0][1]
     assert "File too large" in told[0][1]
     assert " bytes are free; the newest stays that of step 1" in told[0][1]
     assert "could not be written" not in told[1][1]
 
 
+def test_what_one_process_cannot_read_is_used_by_none(told: list[tuple[dict, str]], folder: Path) -> None:
+    """Of a checkpoint whose second half is spoiled, the process that can read its own half uses none of it either."""
+    assert [one["restored"] for one, _ in told] == [[[3, True], [1, True]]] * 2
+    assert f"checkpoint {folder}/3 is damaged: process 1: " in told[0][1]
+    assert [path.name for path in folder.iterdir()] == ["1"]
+
+
 def test_another_number_of_processes_reads_what_was_saved(told: list[tuple[dict, str]], folder: Path) -> None:
     """One process with other devices gets every bit of what two wrote."""
     mesh = Mesh(np.array(jax.devices()[:8]), ("fsdp",))
     restored, place = Checkpoints(str(folder), keep=2).restore_newest(state_of(0, mesh))
-    assert place == Place(step=3, cursor=30, data="data")
-    assert np.array_equal(restored["w"], state_of(3, mesh)["w"])
+    assert place == Place(step=1, cursor=10, data="data")
+    assert np.array_equal(restored["w"], state_of(1, mesh)["w"])
 
 
 def test_a_checkpoint_is_due_by_steps_by_score_and_by_time() -> None:

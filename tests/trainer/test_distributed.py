@@ -1,5 +1,6 @@
 """Processes that agree: what one finds, all learn, bit for bit; a machine that is not the planned one is refused."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -82,6 +83,16 @@ def test_another_machine_than_the_planned_one_is_refused(found: dict[int, int], 
         check_machine(PLAN, Counter(found), 0)
     assert (refused.value.code, refused.value.message) == (ExitCode.PLAN_DIFFERS, message)
     check_machine(PLAN, Counter({0: 4, 1: 4}), 0)
+
+
+def test_a_full_disk_is_told_with_the_way_on() -> None:
+    """Metrics, completions or answers that do not fit end the run; what to do stands in the message."""
+    found = explain(OSError(errno.ENOSPC, "No space left on device", "/runs/a/metrics.jsonl"))
+    assert (found.code, found.message) == (
+        ExitCode.FAILED,
+        "output.uri: the run folder cannot be written any more ([Errno 28] No space left on device: "
+        "'/runs/a/metrics.jsonl'); free some space: a restart goes on from the newest checkpoint",
+    )
 
 
 @pytest.mark.parametrize(
