@@ -12,7 +12,9 @@ from trainer.contract.violations import Violation, shown
 
 OUTPUT = "spec.output.uri"
 CADENCE = "spec.checkpoint.everySteps"
-VOLUME = "a path on a volume that all hosts share (persistentVolumeClaim, nfs or csi in spec.volumes)"
+VOLUME = (
+    "gs://BUCKET/PATH, or a path on a volume that all hosts share (persistentVolumeClaim, nfs or csi in spec.volumes)"
+)
 
 
 def check_output(job: GRPOJob, hosts: int | None) -> Iterator[Violation]:

@@ -3,17 +3,24 @@
 Credentials are found as Google's client finds them. It refuses to know what an object means to a run.
 """
 
-from collections.abc import Iterator
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 SCHEME = "gs://"
 TRY_SECONDS = 20.0
 """So long is one request tried again, with pauses between; who can wait longer asks again."""
 _REQUEST_SECONDS = 60.0
+_AT_ONCE = 8
 _RIGHTS = "roles/storage.objectUser and roles/storage.legacyBucketReader"
 """Objects read and written; and the bucket's own settings, which Orbax reads:
 https://docs.cloud.google.com/storage/docs/access-control/iam-roles"""
@@ -40,6 +47,25 @@ def is_uri(text: str) -> bool:
     return text.startswith(SCHEME)
 
 
+def path(uri: str) -> epath.Path:
+    """A path as Orbax takes it, local or gs://; what lies in a bucket is asked for anew each time."""
+    if is_uri(uri):
+        import fsspec
+
+        logging.getLogger("gcsfs").setLevel(
+            logging.CRITICAL
+        )  # it tells with a traceback what its caller tells in words
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # else a look by gRPC at each bucket
+        fsspec.config.conf["gcs"] = {"use_listings_cache": False, "requests_timeout": _REQUEST_SECONDS}
+        return epath.Path(uri)
+    return epath.Path(uri).expanduser()
+
+
+def absolute(path: epath.Path) -> epath.Path:
+    """As Orbax wants a local path; epath would lay a bucket's address below the working folder."""
+    return path if is_uri(str(path)) else path.absolute()
+
+
 def read(uri: str) -> bytes | None:
     """The whole object, or None where there is none. Raises BucketError, as all that follow do."""
     from google.api_core.exceptions import NotFound
@@ -57,18 +83,47 @@ def write(uri: str, content: bytes) -> None:
         _blob(uri).upload_from_string(content, checksum="crc32c", **_patience())
 
 
-def upload(path: Path, uri: str) -> None:
+def upload(file: Path, uri: str, seconds: float | None = None) -> None:
+    """`seconds`: so long is it tried."""
     with _told(uri):
-        _blob(uri).upload_from_filename(str(path), checksum="crc32c", **_patience())
+        _blob(uri).upload_from_filename(str(file), checksum="crc32c", **_patience(seconds))
 
 
-def download(uri: str, path: Path) -> None:
+def download(uri: str, file: Path) -> None:
     """Into a file that appears whole or not at all; its checksum is the bucket's."""
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    file.parent.mkdir(parents=True, exist_ok=True)
     with _told(uri):
         _blob(uri).download_to_filename(str(partial), checksum="crc32c", **_patience())
-    partial.replace(path)
+    partial.replace(file)
+
+
+def fetch(uri: str, objects: Iterable[Found], folder: Path) -> None:
+    """These objects below `uri` as files below `folder`, several at once; what is there already is not asked for."""
+
+    def one(found: Found) -> None:
+        file = folder / found.uri.removeprefix(uri).lstrip("/")
+        if not (file.exists() and file.stat().st_size == found.size):
+            download(found.uri, file)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(one, objects))
+
+
+def kept(uri: str, objects: Sequence[Found]) -> Path:
+    """The folder of this machine's cache with these objects below `uri`, fetched by one of its processes.
+
+    Its name is a digest of their names and generations: what was written again has a folder of its own.
+    """
+    from filelock import FileLock
+    from huggingface_hub import constants
+
+    told = repr([(found.uri, found.size, found.generation) for found in objects])
+    folder = Path(constants.HF_HOME) / "buckets" / hashlib.sha256(told.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        fetch(uri, objects, folder)
+    return folder
 
 
 def delete(uri: str) -> None:
@@ -106,10 +161,11 @@ def _client() -> Any:
     return storage.Client()
 
 
-def _patience() -> dict[str, Any]:
+def _patience(seconds: float | None = None) -> dict[str, Any]:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    return {"retry": DEFAULT_RETRY.with_timeout(TRY_SECONDS), "timeout": _REQUEST_SECONDS}
+    seconds = TRY_SECONDS if seconds is None else seconds
+    return {"retry": DEFAULT_RETRY.with_timeout(seconds), "timeout": min(_REQUEST_SECONDS, 3 * seconds)}
 
 
 @contextmanager

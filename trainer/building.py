@@ -49,8 +49,9 @@ def build(
     heartbeat: Heartbeat,
     lookout: Lookout,
     on_step: Callable[[int], None],
+    publish: Callable[[], None],
 ) -> tuple[Loop, TrainState, Place]:
-    """Weights are read, or restored; programs are compiled when they are first used."""
+    """Weights are read or restored, programs compiled at first use. `publish` brings the run folder up to date."""
     run = process.run
     _keep_programs(process)
     heartbeat.begin("loading")
@@ -59,7 +60,7 @@ def build(
     state, frozen, reference = _weights(run, ready, mesh, optimizer)
     heartbeat.beat()
     learner = _learner(process, ready, mesh, optimizer, state, frozen, reference)
-    checkpoints = Checkpoints(process.folder.checkpoints, run.checkpoint.keep) if ready.shared else None
+    checkpoints = Checkpoints(process.folder.checkpoints, run.checkpoint.keep, publish) if ready.shared else None
     start = Place(0, 0, ready.train.digest, base=None if frozen is None else fingerprint(frozen.params))
     state, place = _begin(process, checkpoints, state, start, ready.train.source)
     heartbeat.beat()
@@ -77,6 +78,7 @@ def build(
         heartbeat=heartbeat,
         lookout=lookout,
         on_step=on_step,
+        publish=publish,
         export=_export(process, ready, heartbeat, frozen),
     )
     _announce(process, ready, place)
@@ -230,7 +232,7 @@ def _export(
             exporter.write(params, target)
         else:
             exporter.write(frozen.merged(params), target, Adapter(params, frozen.lora, base, revision))
-        log.info("exported to %s in %s", process.folder.export, process.run.export.dtype)
+        log.info("exported to %s in %s", process.folder.told(process.folder.export), process.run.export.dtype)
 
     return export
 

@@ -11,10 +11,9 @@ import math
 import shutil
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -23,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from trainer import committed
+from trainer import bucket, committed
 from trainer.committed import DamagedError, Marker
 from trainer.contract.exits import ExitCode, RunError
 from trainer.distributed import gather, together
@@ -64,12 +63,14 @@ class _Writing:
 class Checkpoints:
     """The checkpoints of a run below `folder`, which all processes share. All call each method together.
 
-    The newest `keep` stay, and the best. `failed` counts the saves of this attempt that could not be made.
+    The newest `keep` stay, and the best. `failed` counts the saves of this attempt that could not be made. `publish` is
+    called before each commit: what was written of its step until then has to outlive this machine too.
     """
 
-    def __init__(self, folder: str, keep: int) -> None:
-        self._folder = epath.Path(folder).absolute()
+    def __init__(self, folder: str, keep: int, publish: Callable[[], None] = lambda: None) -> None:
+        self._folder = bucket.absolute(bucket.path(folder))
         self._keep = keep
+        self._publish = publish
         self._arrays = ocp.StandardCheckpointHandler()
         self._waiting = ThreadPoolExecutor(1, "checkpoint")
         self._writing: _Writing | None = None
@@ -165,6 +166,7 @@ class Checkpoints:
 
     def _make_room(self, step: int, size: int) -> None:
         """An empty folder for the step on a disk that can hold it: a full one would fail everything that is written."""
+        self._publish()  # and a bucket that answers: Orbax would ask a silent one for a quarter of an hour
         checkpoint = self._folder / str(step)
         if checkpoint.exists():
             committed.remove(checkpoint)
@@ -179,6 +181,7 @@ class Checkpoints:
         place = writing.place
         files = committed.sizes(checkpoint)
         marker = Marker(place.step, place.cursor, place.data, writing.score, files, place.base)
+        self._publish()
         committed.commit(checkpoint, marker)
         self._remove(committed.superfluous(list(committed.readable_markers(self._folder)), self._keep))
 
@@ -228,8 +231,9 @@ class Checkpoints:
         self.failed += 1
         free = _free_bytes(self._folder)
         if jax.process_index() == 0:
-            with suppress(OSError):
-                committed.remove(self._folder / str(step))
+            if free is not None:  # a bucket has room, and one that does not answer would be asked for a minute
+                with suppress(OSError):
+                    committed.remove(self._folder / str(step))
             left = "" if free is None else f", and {free:,} bytes are free"
             kept = "there is none yet" if self.newest is None else f"the newest stays that of step {self.newest}"
             text = "checkpoint of step %d could not be written to %s: %s%s; %s"
@@ -243,16 +247,16 @@ def _free_bytes(folder: epath.Path) -> int | None:
     return None
 
 
-def restore_part(checkpoint: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def restore_part(checkpoint: epath.Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """Some parts of a saved state, by the names of its fields, in the dtypes and shardings of `wanted`; the rest is not
     read.
     """
     arguments = ocp.args.PyTreeRestore(
         item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True
     )
-    found: dict[str, Any] = ocp.PyTreeCheckpointHandler().restore(
-        epath.Path(checkpoint).absolute() / _STATE, args=arguments
-    )
+    # By the handler, for a Checkpointer would look in a bucket for a marker that is not ours.
+    with closing(ocp.PyTreeCheckpointHandler()) as handler:
+        found: dict[str, Any] = handler.restore(bucket.absolute(checkpoint) / _STATE, args=arguments)
     return found
 
 

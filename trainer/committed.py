@@ -112,8 +112,8 @@ def remove(checkpoint: epath.Path) -> None:
 
 
 def remove_uncommitted(folder: epath.Path) -> None:
-    """Delete what no marker stands for."""
-    for path in folder.iterdir():
+    """Delete what no marker stands for. A bucket has no empty folders."""
+    for path in folder.iterdir() if folder.is_dir() else ():
         if not (path.name.isdigit() and (path / MARKER).exists()):
             path.rmtree() if path.is_dir() else path.unlink()
 

@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,8 @@ _LOSS_EXPLAINED_BELOW = 0.05
 class Run:
     """What station 7 built. `checkpoints` is None where the processes share no folder to write one.
 
-    `on_step` is told each completed step; `export` is given the parameters after the last one.
+    `on_step` is told each completed step; `publish` brings a run folder in a bucket up to date; `export` is given the
+    parameters after the last step.
     """
 
     process: ProcessConfig
@@ -65,6 +67,7 @@ class Run:
     heartbeat: Heartbeat
     lookout: Lookout
     on_step: Callable[[int], None]
+    publish: Callable[[], None]
     export: Callable[[Params], None] | None
 
 
@@ -255,6 +258,8 @@ class Loop:
         row = self._run.evaluation.run(
             self._run.learner.policy(state), place.step, config.sampling.global_length, config.eval_batches, self._pause
         )
+        with suppress(OSError):  # answers lie there before a row says so; a silent bucket is asked again later
+            self._run.publish()
         if not self._index:
             log.info("%s", progress.evaluation_line(row, place.step, self._run.asker.reward_names, watch.total))
         return row | {"time/evaluation_s": watch.total}
@@ -306,7 +311,7 @@ class Loop:
         agree_to_stop(self._run.lookout.asked)
         checkpoints = self._close()
         if self._config.checkpoint.saves and checkpoints is not None and checkpoints.newest != place.step:
-            text = f"the last step, {place.step}, could not be saved; free some space, and a restart makes it again"
+            text = f"the last step, {place.step}, could not be saved, as told above; a restart makes it again"
             raise RunError(ExitCode.FAILED, text, agreed=True)
         log.info("done: %d steps; %s", place.step, _told(state))
         return ExitCode.DONE

@@ -1,4 +1,4 @@
-"""The run folder on a disk: may this run write here, what has it done already, and who sees it.
+"""The run folder, on a disk or in a bucket: may this run write here, what has it done already, and who sees it.
 
 In: a ProcessConfig. Out: a `Standing`. It refuses to know what is trained.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer import bucket
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.identity import Difference, differences
 from trainer.contract.process import ProcessConfig
@@ -97,10 +98,15 @@ def refuse_changed(process: ProcessConfig, standing: Standing) -> None:
 
 def make_writable(process: ProcessConfig) -> None:
     """Create the folder and leave this process's probe in it. Raises RunError INPUT_NOT_REACHABLE."""
-    root = Path(process.folder.root)
+    probe = _probe(process, process.process_index)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        (root / _PROBE.format(process.process_index)).write_text(process.run_id)
+        if process.spool is None:
+            Path(probe).parent.mkdir(parents=True, exist_ok=True)
+            Path(probe).write_text(process.run_id)
+        else:
+            bucket.write(probe, process.run_id.encode())
+    except bucket.BucketError as error:
+        raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"output.uri: {error}") from error
     except OSError as error:
         raise RunError(
             ExitCode.INPUT_NOT_REACHABLE,
@@ -111,11 +117,20 @@ def make_writable(process: ProcessConfig) -> None:
 
 def sees_probe_of(process: ProcessConfig, other: int) -> bool:
     """Whether what process `other` wrote can be seen here: whether the folder is shared."""
-    return (Path(process.folder.root) / _PROBE.format(other)).exists()
+    probe = _probe(process, other)
+    return Path(probe).exists() if process.spool is None else bucket.read(probe) is not None
 
 
 def remove_probe(process: ProcessConfig) -> None:
-    (Path(process.folder.root) / _PROBE.format(process.process_index)).unlink(missing_ok=True)
+    probe = _probe(process, process.process_index)
+    if process.spool is None:
+        Path(probe).unlink(missing_ok=True)
+    else:
+        bucket.delete(probe)
+
+
+def _probe(process: ProcessConfig, index: int) -> str:
+    return f"{process.folder.root}/{_PROBE.format(index)}"
 
 
 def write_run_json(process: ProcessConfig, standing: Standing) -> None:

@@ -47,7 +47,7 @@ def record_of(parent: Trained, wanted: InitFromConfig) -> dict[str, Any]:
     """Where a run comes from, for its run.json."""
     checkpoint = parent.checkpoint
     assert checkpoint is not None  # noqa: S101 - `find_parent` refuses all else
-    body = json.loads((checkpoint.parents[1] / "run.json").read_text())
+    body = json.loads((checkpoint.parent.parent / "run.json").read_text())
     return {"uri": str(checkpoint), "run_id": body["run_id"], "step": parent.step, "restore": wanted.restore}
 
 

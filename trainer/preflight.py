@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from etils import epath
-
-from trainer import outputs
+from trainer import bucket, outputs
+from trainer.bucket import BucketError, is_uri
 from trainer.committed import committed_steps
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.models import ModelShape, check_lengths, check_model_over_tp
@@ -22,7 +21,7 @@ from trainer.contract.violations import Spelling
 from trainer.data import DataError, QuestionSet, load_questions
 from trainer.distributed import agree_any, text_of_first, together
 from trainer.model.config import ModelConfig, UnsupportedModelError, read_model_config
-from trainer.model.source import ModelNotReachableError, check_tokenizer, load_tokenizer, resolve_model
+from trainer.model.source import ModelNotReachableError, at_revision, check_tokenizer, load_tokenizer, resolve_model
 from trainer.parent import find_parent, record_of
 from trainer.rewards import RewardSet
 from trainer.rewards.loading import LoadError
@@ -37,7 +36,7 @@ Result = TypeVar("Result")
 log = logging.getLogger("trainer")
 
 RETRY_SECONDS = 300.0
-"""So long may the hub be out of reach before a run gives up."""
+"""So long may the hub or a bucket be out of reach before a run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ def check(process: ProcessConfig) -> Ready:
 
 def _begins(process: ProcessConfig) -> bool:
     """Whether there is no checkpoint to resume, as process 0 sees it."""
-    steps = committed_steps(epath.Path(process.folder.checkpoints))
+    steps = committed_steps(bucket.path(process.folder.checkpoints))
     return text_of_first(str(process.starts_over or not steps)) == "True"
 
 
@@ -128,19 +127,28 @@ def _check_output(process: ProcessConfig) -> bool:
 
 
 def _fetch_model(process: ProcessConfig, recorded: str | None) -> tuple[Path, str | None]:
-    """The model's folder, and its commit where it came from the hub: one commit for all processes and all attempts."""
+    """The model's folder, and its commit where it came from the hub: one commit for all processes and all attempts.
+
+    Of a bucket, which keeps no commits, a digest of its objects stands for that.
+    """
     commit = text_of_first(recorded or "")
     path = process.run.model_path
-    folder = together(lambda: patiently(lambda: resolve_model(_at(path, commit))))
+    folder = together(lambda: patiently(lambda: resolve_model(at_revision(path, commit or None))))
     found = "" if folder == Path(path).expanduser() else folder.name
     first = text_of_first(found)
     # Where the branch moved while the processes downloaded, the first one's commit is the run's.
-    same = together(lambda: folder if found == first else patiently(lambda: resolve_model(_at(path, first))))
+    same = together(lambda: folder if found == first else patiently(lambda: resolve_model(at_revision(path, first))))
+    together(lambda: _refuse_changed(path, same, commit or first))
     return same, first or None
 
 
-def _at(model_path: str, commit: str) -> str:
-    return f"{model_path.partition('@')[0]}@{commit}" if commit else model_path
+def _refuse_changed(path: str, folder: Path, recorded: str) -> None:
+    if is_uri(path) and folder.name != recorded:
+        raise RunError(
+            ExitCode.INPUT_NOT_REACHABLE,
+            f"model_path: {path} is not what it was when this run began (its objects were written again); bring the "
+            "old ones back, or use --new-run to start afresh",
+        )
 
 
 def _check_model(process: ProcessConfig, folder: Path) -> tuple[ModelConfig, "PreTrainedTokenizerBase"]:
@@ -201,12 +209,12 @@ def patiently(
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> Result:
-    """Try again for five minutes where the hub did not answer; what asking again cannot change fails at once."""
+    """Try again for five minutes where hub or bucket did not answer; what asking again cannot change fails at once."""
     end, pause = now() + RETRY_SECONDS, 5.0
     while True:
         try:
             return action()
-        except (ModelNotReachableError, DataError) as error:
+        except (ModelNotReachableError, DataError, BucketError) as error:
             if error.permanent or now() + pause > end:
                 raise RunError(ExitCode.INPUT_NOT_REACHABLE, str(error)) from error
         sleep(pause)

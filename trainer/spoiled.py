@@ -50,7 +50,7 @@ class SpoiledSteps:
         fix = f"lower optimizer.learning_rate ({run.optimizer.learning_rate:g})"
         raise RunError(ExitCode.NON_FINITE, f"{text}{many}; {fix}", agreed=True)
 
-    def _save(self, step: int, found: Experience, rows: list[TrainRow]) -> Path:
+    def _save(self, step: int, found: Experience, rows: list[TrainRow]) -> str:
         """One JSON line for each row of this process: prompt and completion as ids and text, reward, advantage."""
         folder = Path(self._process.folder.non_finite) / f"step-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ class SpoiledSteps:
             for (prompt, text), row, total in zip(asked, rows, found.totals.tolist(), strict=True)
         ]
         path.write_text("".join(line + "\n" for line in lines))
-        return path
+        return self._process.folder.told(str(path))
 
 
 def _number(value: float) -> float | str:

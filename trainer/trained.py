@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from trainer import bucket
 from trainer.checkpoint import fingerprint, restore_part
 from trainer.committed import MARKER, DamagedError, committed_steps, read_marker, read_whole
 from trainer.contract.exits import ExitCode, RunError
@@ -27,7 +28,7 @@ from trainer.model.config import ModelConfig, UnsupportedModelError, read_model_
 from trainer.model.decoder import Params
 from trainer.model.lora import Frozen, Lora, adapter_shapes, adapter_shardings
 from trainer.model.sharding import param_shapes, param_shardings
-from trainer.model.source import ModelNotReachableError, resolve_model
+from trainer.model.source import ModelNotReachableError, at_revision, resolve_model
 from trainer.model.weights import load_params
 from trainer.starting import has_tpu
 
@@ -47,7 +48,7 @@ class Trained:
     config: ModelConfig
     dtype: str
     run: RunConfig | None
-    checkpoint: Path | None
+    checkpoint: epath.Path | None
     revision: str | None = None
 
     @property
@@ -78,7 +79,7 @@ class Trained:
             return None
         mesh = local_mesh()
         frozen = Frozen(load_params(self.folder, self.config, mesh, jnp.dtype(self.dtype)), lora)
-        if fingerprint(frozen.params) != read_marker(epath.Path(self.checkpoint)).base:
+        if fingerprint(frozen.params) != read_marker(self.checkpoint).base:
             raise RunError(
                 ExitCode.INPUT_NOT_REACHABLE,
                 f"{self.name}: {self.folder} is not what it was when the adapters were trained; bring it back",
@@ -108,15 +109,20 @@ def find(what: str) -> Trained:
 
     Of a run, the newest committed checkpoint; where it has none, its export. Raises RunError: INPUT_NOT_REACHABLE.
     """
-    path = Path(what).expanduser()
+    path = bucket.path(what)
     try:
-        if (path / "run.json").exists():
+        if _exists(path / "run.json"):
             return _of_run(what, path, None)
-        if path.parent.name == "checkpoints" and (path.parents[1] / "run.json").exists():
-            return _of_run(what, path.parents[1], path)
+        if path.parent.name == "checkpoints" and _exists(path.parent.parent / "run.json"):
+            return _of_run(what, path.parent.parent, path)
         return _of_model(what, _model_folder(what))
-    except UnsupportedModelError as error:
+    except (UnsupportedModelError, bucket.BucketError) as error:
         raise RunError(ExitCode.INPUT_NOT_REACHABLE, str(error)) from error
+
+
+def _exists(path: epath.Path) -> bool:
+    """Asked of a bucket so that it tells what is wrong, where it is not just absent."""
+    return bucket.read(str(path)) is not None if bucket.is_uri(str(path)) else path.exists()
 
 
 def _model_folder(model_path: str) -> Path:
@@ -137,55 +143,55 @@ def _of_model(what: str, folder: Path) -> Trained:
     return Trained(what, folder, read_model_config(folder), Checkpoint(folder).dtype, None, None)
 
 
-def _of_run(what: str, root: Path, checkpoint: Path | None) -> Trained:
+def _of_run(what: str, root: epath.Path, checkpoint: epath.Path | None) -> Trained:
     run, revision = _read_run(root / "run.json")
     folders = RunFolder(str(root))
-    found = newest_checkpoint(Path(folders.checkpoints)) if checkpoint is None else checkpoint
-    if found is None and (Path(folders.export) / "config.json").exists():
-        folder = Path(folders.export)
+    found = newest_checkpoint(epath.Path(folders.checkpoints)) if checkpoint is None else checkpoint
+    if found is None and _exists(epath.Path(folders.export) / "config.json"):
+        folder = _model_folder(folders.export)
         return Trained(what, folder, read_model_config(folder), Checkpoint(folder).dtype, run, None)
     if found is None:
         fix = "set checkpoint.every_steps, or let it get further"
         raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"{what}: the run has no committed checkpoint; {fix}")
     if checkpoint is not None and (fault := _check_checkpoint(checkpoint)):
-        newest = newest_checkpoint(Path(folders.checkpoints))
+        newest = newest_checkpoint(epath.Path(folders.checkpoints))
         fix = "the run has no other" if newest is None else f"the newest is {newest}"
         raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"{what}: {fault}; {fix}")
-    base = _model_folder(run.model_path if revision is None else f"{base_of(run, revision)}@{revision}")
+    base = _model_folder(at_revision(run.model_path, revision))
     return Trained(what, base, read_model_config(base), run.precision.params, run, found, revision)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
+def newest_checkpoint(folder: epath.Path) -> epath.Path | None:
     """The last step below `folder` whose checkpoint was committed and is whole."""
-    for step in reversed(committed_steps(epath.Path(folder))):
+    for step in reversed(committed_steps(folder)):
         try:
-            read_whole(epath.Path(folder) / str(step))
+            read_whole(folder / str(step))
             return folder / str(step)
         except DamagedError as error:
             log.warning("%s is damaged (%s): the one before it is used", folder / str(step), error)
     return None
 
 
-def _check_checkpoint(checkpoint: Path) -> str | None:
+def _check_checkpoint(checkpoint: epath.Path) -> str | None:
     """What is wrong with it; None where it was committed and is whole."""
     if not (checkpoint / MARKER).exists():
         return "is no committed checkpoint"
     try:
-        read_whole(epath.Path(checkpoint))
+        read_whole(checkpoint)
     except DamagedError as error:
         return f"is damaged: {error}"
     return None
 
 
-def _read_run(path: Path) -> tuple[RunConfig, str | None]:
+def _read_run(path: epath.Path) -> tuple[RunConfig, str | None]:
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(path.read_text())
         return RunConfig.from_json(json.dumps(body["config"])), body["model_revision"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"{path}: cannot be read as a run ({error}); repair it") from None
 
 
-def _restore(checkpoint: Path, shapes: Any, shardings: Any, dtype: Any) -> Params:
+def _restore(checkpoint: epath.Path, shapes: Any, shardings: Any, dtype: Any) -> Params:
     """The parameters of a checkpoint without the optimizer beside them."""
     like = jax.tree.map(
         lambda shape, sharding: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding),

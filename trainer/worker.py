@@ -15,15 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from trainer.bucket import BucketError, is_uri
 from trainer.contract.exits import Cause, ExitCode, RunError
 from trainer.contract.process import ProcessConfig
 from trainer.lookout import Lookout
 from trainer.progress import Ledger
 from trainer.showing import Display, display
+from trainer.spool import Spool
 from trainer.starting import Start, process_of
 from trainer.watchdog import LOADING_SECONDS, Heartbeat, Watchdog, write_stacks
 
 log = logging.getLogger("trainer")
+
+_LAST_WORD_SECONDS = 5.0
+"""So long does an ending process try to copy its last lines to a bucket."""
 
 
 def main(argv: list[str]) -> int:
@@ -56,6 +61,7 @@ class Worker:
         self._process: ProcessConfig | None = None
         self._ending = threading.Lock()
         self._part: Callable[[], None] = lambda: None
+        self._spool: Spool | None = None
 
     def live(self, start: Start, environ: Mapping[str, str]) -> ExitCode:
         self._process = process = process_of(start, environ)
@@ -86,11 +92,12 @@ class Worker:
             self.lookout.join(distributed.Notes(), process.process_index, process.run.batch.processes)
         if process.coordinator is None and process.run.batch.processes > 1:
             process = replace(process, run_id=distributed.text_of_first(process.run_id))
+        self._process = process = self._spooled(process)
         if preflight.already_done(process):
             log.info("%s holds this run, and it is finished", process.folder.root)
+            self._close_spool()
             return ExitCode.DONE
-        for line in preflight.introduce(process, distributed.device_kind()):
-            log.info("%s", line)
+        log.info("%s", "\n".join(preflight.introduce(process, distributed.device_kind())))
         ready = preflight.check(process)
         _log_into_folder(process)
         outputs.write_run_json(process, ready.standing)
@@ -99,15 +106,39 @@ class Worker:
             watchdog.running()
             self._ledger.write(replace(self._ledger.entry, step=step))
 
-        loop, state, place = build(process, ready, heartbeat, self.lookout, on_step)
+        loop, state, place = build(process, ready, heartbeat, self.lookout, on_step, self._publish)
         self.lookout.guard(loop.nothing_to_lose, ready.rewards.abandon)
         code = loop.train(state, place)
         if code is ExitCode.DONE:
             outputs.write_run_json(process, replace(ready.standing, finished=True))
         ready.rewards.stop()
+        distributed.together(lambda: preflight.patiently(self._publish))
+        self._close_spool()
         self.lookout.part()
         self._part()
         return code
+
+    def _spooled(self, process: ProcessConfig) -> ProcessConfig:
+        """Where the run folder lies in a bucket: with a folder here to write in, and in it what was there before."""
+        if not is_uri(process.run.output_uri):
+            return process
+        from trainer import distributed, preflight
+
+        self._spool = spool = Spool(process.folder.root)
+        distributed.together(lambda: preflight.patiently(spool.pull))
+        spool.start()
+        return replace(process, spool=str(spool.here))
+
+    def _publish(self) -> None:
+        if self._spool is not None:
+            self._spool.push()
+
+    def _close_spool(self) -> None:
+        """What was written last, such as why it ended, is copied if the bucket answers."""
+        if self._spool is not None:
+            with suppress(BucketError, OSError):
+                self._spool.push(_LAST_WORD_SECONDS)
+            self._spool.close()
 
     def fail(self, error: Exception) -> NoReturn:
         """Tell how it ended, and leave at once."""
@@ -119,11 +150,13 @@ class Worker:
         cause = ending.__cause__
         self._begin_to_end()
         self._note(code, type(cause or error).__name__, ending.message)
+        log.error("%s", ending.message)
         if ending.agreed:
             with suppress(RuntimeError):
                 self._part()
         elif code is not ExitCode.PEER_LOST:
             self.lookout.warn(code, ending.message)
+        self._close_spool()
         _leave(code)
 
     def end(self, code: ExitCode, message: str) -> NoReturn:
@@ -140,6 +173,7 @@ class Worker:
         if code is ExitCode.PREEMPTED and self.lookout.joined:
             with suppress(RuntimeError):
                 self._part()
+        self._close_spool()
         _leave(code)
 
     def _begin_to_end(self) -> None:
@@ -153,7 +187,8 @@ class Worker:
             return ending.code
         from trainer.outputs import completed_steps
 
-        return ExitCode.FAILED if completed_steps(self._process) else ending.code
+        unknown = self._spool is not None and not self._spool.pulled and self._process.attempt > 0
+        return ExitCode.FAILED if unknown or completed_steps(self._process) else ending.code
 
     def _stall(self, message: str) -> NoReturn:
         """The others write their stacks too, if they can, before anybody ends: JAX would abort who is left."""
@@ -184,7 +219,7 @@ def _leave(code: ExitCode) -> NoReturn:
 def _explained(error: Exception, process: ProcessConfig | None) -> RunError:
     from trainer.distributed import explain
 
-    if process is not None and isinstance(error, OSError) and str(error.filename).startswith(process.folder.root):
+    if process is not None and isinstance(error, OSError) and str(error.filename).startswith(process.folder.here):
         reason = f"output.uri: {error.filename} cannot be written ({error.strerror})"
         return RunError(ExitCode.FAILED, f"{reason}; mend it, and the next attempt goes on from the last checkpoint")
     return explain(error)

@@ -1,4 +1,4 @@
-"""Rules of the runner's tree that are not arithmetic: required, not-yet, preset-conflict, reward-weights."""
+"""Rules of the runner's tree that are not arithmetic: required, range, preset-conflict, reward-weights."""
 
 from typing import Any
 
@@ -21,35 +21,15 @@ def test_a_run_needs_a_model() -> None:
     assert lines(model_path=None) == ["required model_path: null is no model; give a hub id[@revision] or a folder"]
 
 
-NOT_BUILT = {
-    "checkpoint.init_from.uri": "gs://a/b",
-    "model_path": "gs://a/b",
-    "data.train": "gs://a/b",
-    "data.eval": "gs://a/b",
-    "output.uri": "gs://a/b",
-}
-
-
-@pytest.mark.parametrize("path", BUCKET_PATHS)
-def test_keys_of_parts_that_are_not_built_are_refused(path: str) -> None:
-    """Each of these keys, set to anything but its default, is refused by rule not-yet at its own path."""
+def tree_of(path: str, value: Any) -> dict[str, Any]:
+    """A small tree with one value at a dotted path."""
     tree: dict[str, Any] = {"model_path": "a/b", "rollout": {"batch_size": 128}}
     *parents, last = path.split(".")
     section = tree
     for parent in parents:
         section = section.setdefault(parent, {})
-    section[last] = NOT_BUILT[path]
-    told = [line for line in lines(**tree) if line.startswith("not-yet")]
-    assert len(told) == 1
-    assert told[0].startswith(f"not-yet {path}: ")
-
-
-def test_what_is_not_built_is_told_with_what_to_use() -> None:
-    """The fix says what is there in its place."""
-    assert lines(output={"uri": "gs://a/b"}) == [
-        'not-yet output.uri: "gs://a/b" is a bucket, and buckets are not built yet in this version; use a path on a '
-        "volume"
-    ]
+    section[last] = value
+    return tree
 
 
 def test_adapters_stand_beside_named_weights() -> None:
@@ -59,6 +39,16 @@ def test_adapters_stand_beside_named_weights() -> None:
         'range lora.target_modules[1]: "lm_head" must be one of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, '
         "down_proj; use one of them"
     ]
+
+
+@pytest.mark.parametrize("path", BUCKET_PATHS)
+def test_an_address_in_a_bucket_names_a_bucket_and_a_path(path: str) -> None:
+    """gs://BUCKET/PATH is accepted wherever a path is; half of it is refused before anything is reached."""
+    for address in ("gs://", "gs://bucket", "gs://bucket/", "gs:/bucket/path", "gs://Bucket/path", "gs://bucket//path"):
+        assert lines(**tree_of(path, address)) == [
+            f'range {path}: "{address}" must be gs://BUCKET/PATH, a bucket\'s name and a path in it; write it so'
+        ]
+    assert lines(**tree_of(path, "gs://my-bucket.example/a/b.jsonl")) == []
 
 
 def test_samples_of_an_evaluation_need_a_temperature() -> None:

@@ -1,9 +1,10 @@
 """The rules of the runner's tree that are not batch arithmetic, checked on what could be read of it.
 
-In: a `ParsedRunner`. Out: violations of `required`, `not-yet`, `preset-conflict` and `reward-weights`, in any order.
+In: a `ParsedRunner`. Out: violations of `required`, `range`, `preset-conflict` and `reward-weights`, in any order.
 Refuses to know machines; the order in which a user reads them is the work of `run.py`.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ from trainer.contract.runner import ParsedRunner, RewardConfig, RunnerConfig
 from trainer.contract.violations import Spelling, Violation, shown
 
 BUCKET_PATHS = ("model_path", "data.train", "data.eval", "checkpoint.init_from.uri", "output.uri")
-"""Paths that will take gs:// once buckets are built."""
+"""What may lie in a bucket."""
+_ADDRESS = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^/\s][^\s]*")
+"""https://docs.cloud.google.com/storage/docs/buckets#naming"""
 
 
 def check_tree(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
@@ -21,7 +24,7 @@ def check_tree(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
     if parsed.knows("model_path") and parsed.config.model_path is None:
         message = "null is no model; give a hub id[@revision] or a folder"
         yield Violation("required", spelling.path("model_path"), None, message)
-    yield from _not_yet(parsed, spelling)
+    yield from _addresses(parsed, spelling)
     yield from check_preset(parsed, spelling)
     yield from _greedy_samples(parsed, spelling)
     yield from _best(parsed, spelling)
@@ -39,14 +42,12 @@ def value_at(config: RunnerConfig, path: str) -> Any:
     return value
 
 
-def _not_yet(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+def _addresses(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
     for path in BUCKET_PATHS:
         value = value_at(parsed.config, path)
-        if parsed.knows(path) and isinstance(value, str) and value.startswith("gs://"):
-            message = (
-                f"{shown(value)} is a bucket, and buckets are not built yet in this version; use a path on a volume"
-            )
-            yield Violation("not-yet", spelling.path(path), value, message)
+        if parsed.knows(path) and isinstance(value, str) and value.startswith("gs:") and not _ADDRESS.fullmatch(value):
+            message = f"{shown(value)} must be gs://BUCKET/PATH, a bucket's name and a path in it; write it so"
+            yield Violation("range", spelling.path(path), value, message)
 
 
 def _greedy_samples(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:

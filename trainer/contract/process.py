@@ -35,17 +35,21 @@ class BadEnvironmentError(RunError):
 
 @dataclass(frozen=True, slots=True)
 class ProcessConfig:
-    """One process of a run. `coordinator` is `host:port`, and None where the run has one process."""
+    """One process of a run. `coordinator` is `host:port`, and None where the run has one process.
+
+    `spool` is a folder on this machine's disk to write in, where the run folder lies in a bucket.
+    """
 
     run: RunConfig
     run_id: str
     process_index: int
     coordinator: str | None
     attempt: int
+    spool: str | None = None
 
     @property
     def folder(self) -> RunFolder:
-        return RunFolder.of(self.run.output_uri, self.run.name, self.run_id)
+        return RunFolder.of(self.run.output_uri, self.run.name, self.run_id, self.spool)
 
     @property
     def starts_over(self) -> bool:

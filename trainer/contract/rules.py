@@ -112,8 +112,8 @@ _TABLE = (
     Rule(
         "shared-output",
         "checkpoints lie where every host and the next attempt can read them",
-        "Checkpoints need an output.uri; with more than one host it lies on a shared volume.",
-        "checkpoint: {every_steps: 10} without output    -> give output.uri on a shared volume",
+        "Checkpoints need an output.uri; with more than one host it lies in a bucket (gs://) or on a shared volume.",
+        "checkpoint: {every_steps: 10} without output    -> give output.uri in a bucket or on a shared volume",
     ),
     Rule(
         "not-yet",

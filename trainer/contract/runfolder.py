@@ -1,4 +1,8 @@
-"""The layout of a run folder, `<output.uri>/<name>-<run id>/`. Only names; nothing here touches a disk."""
+"""The layout of a run folder, `<output.uri>/<name>-<run id>/`. Only names; nothing here touches a disk.
+
+Where it lies in a bucket, a process writes into a spool on its own disk, which is copied there; checkpoints and
+compiled programs go there by themselves.
+"""
 
 from dataclasses import dataclass
 
@@ -8,16 +12,29 @@ RUN_ID_LENGTH = 8
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths below one run's folder, as strings so that `gs://` works as well as a local path."""
+    """Paths below one run's folder, as strings so that `gs://` works as well as a local path.
+
+    `root` is where the folder stays; `spool`, where that is a bucket, is this process's own folder to write in.
+    """
 
     root: str
+    spool: str | None = None
 
     @classmethod
-    def of(cls, output_uri: str, name: str, run_id: str) -> "RunFolder":
-        return cls(f"{output_uri.rstrip('/')}/{name}-{run_id[:RUN_ID_LENGTH]}")
+    def of(cls, output_uri: str, name: str, run_id: str, spool: str | None = None) -> "RunFolder":
+        return cls(f"{output_uri.rstrip('/')}/{name}-{run_id[:RUN_ID_LENGTH]}", spool)
 
     def _below(self, *parts: str) -> str:
-        return "/".join((self.root, *parts))
+        return "/".join((self.here, *parts))
+
+    @property
+    def here(self) -> str:
+        """Where this process writes and reads files."""
+        return self.root if self.spool is None else self.spool
+
+    def told(self, path: str) -> str:
+        """A path below `here` as it will be found later."""
+        return self.root + path.removeprefix(self.here)
 
     @property
     def run_json(self) -> str:
@@ -41,7 +58,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> str:
-        return self._below("checkpoints")
+        return f"{self.root}/checkpoints"
 
     @property
     def export(self) -> str:
@@ -53,7 +70,7 @@ class RunFolder:
 
     @property
     def compile_cache(self) -> str:
-        return self._below("compile-cache")
+        return f"{self.root}/compile-cache"
 
     def log(self, attempt: int, process: int) -> str:
         return self._below("logs", f"attempt-{attempt}", f"process-{process}.log")

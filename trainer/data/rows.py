@@ -1,4 +1,4 @@
-"""Rows of a data set: JSONL or parquet files, here or on the hub, come in; one dict per row goes out.
+"""Rows of a data set: JSONL or parquet files, here, in a bucket or on the hub, come in; one dict per row goes out.
 
 A row that cannot be read is named by file and line: the user has to find it.
 """
@@ -6,9 +6,11 @@ A row that cannot be read is named by file and line: the user has to find it.
 import json
 from codecs import BOM_UTF8
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from trainer import bucket
 from trainer.data import hub
 from trainer.data.faults import DataError as DataError
 
@@ -26,7 +28,9 @@ def read_rows(field: str, source: str, split: str) -> list[Row]:
 
     `split` is for data sets of the hub; a file is one split.
     """
-    if _is_on_hub(source):
+    if bucket.is_uri(source):
+        files = _from_bucket(field, source)
+    elif _is_on_hub(source):
         files = hub.fetch(field, source, split)
     else:
         files = [hub.HubFile(str(path), path) for path in _paths(field, source)]
@@ -42,6 +46,24 @@ def _is_on_hub(source: str) -> bool:
         return True
     path = Path(source).expanduser()
     return not path.exists() and path.suffix not in (*hub.SUFFIXES, ".json") and hub.parse(source) is not None
+
+
+def _from_bucket(field: str, source: str) -> list[hub.HubFile]:
+    """An object, or all of one folder whose names fit a pattern."""
+    folder, _, name = source.rpartition("/")
+    try:
+        found = [one for one in bucket.listing(f"{folder}/{name.partition('*')[0]}") if _fits(one.uri, folder, name)]
+        if not found:
+            raise DataError(f"{field}: no object of the bucket is called {source}; give JSONL or parquet files")
+        here = bucket.kept(folder, found)
+    except bucket.BucketError as error:
+        raise DataError(f"{field}: {error}", permanent=error.permanent) from error
+    return [hub.HubFile(one.uri, here / one.uri.rpartition("/")[2]) for one in found]
+
+
+def _fits(uri: str, folder: str, pattern: str) -> bool:
+    name = uri.removeprefix(f"{folder}/")
+    return "/" not in name and fnmatchcase(name, pattern)
 
 
 def _paths(field: str, source: str) -> list[Path]:

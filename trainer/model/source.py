@@ -1,15 +1,17 @@
-"""Where a model's files are: a local folder as it is, or a hub id fetched once into the hub's cache.
+"""Where a model's files are: a local folder as it is, or fetched once into this machine's cache from hub or bucket.
 
 Comes in: `model_path`. Goes out: a local folder, its tokenizer, its stop ids. Refuses to know: weights, runs.
 """
 
 import os
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+from trainer import bucket
 from trainer.model.config import ModelConfig, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -27,13 +29,21 @@ class ModelNotReachableError(OSError):
         self.permanent = permanent
 
 
+def at_revision(model_path: str, revision: str | None) -> str:
+    """The model as it was: a hub id with the commit that was recorded; a bucket keeps no revisions."""
+    return model_path if revision is None or bucket.is_uri(model_path) else f"{model_path.partition('@')[0]}@{revision}"
+
+
 def resolve_model(model_path: str) -> Path:
     """A local folder with the model's files.
 
-    An existing folder is taken as it is. Anything else that does not look like a path is a hub id, `owner/name` or
-    `owner/name@revision`; it comes from the hub's cache (HF_HOME), or is downloaded unless HF_HUB_OFFLINE is set, into
-    a folder that ends in its commit. Raises ModelNotReachableError.
+    An existing folder is taken as it is. Of a gs:// folder the files are fetched into one named by their generations.
+    Anything else that does not look like a path is a hub id, `owner/name` or `owner/name@revision`; it comes from the
+    hub's cache (HF_HOME), or is downloaded unless HF_HUB_OFFLINE is set, into a folder that ends in its commit.
+    Raises ModelNotReachableError.
     """
+    if bucket.is_uri(model_path):
+        return _from_bucket(model_path.rstrip("/"))
     folder = Path(model_path).expanduser()
     if folder.is_dir():
         return folder
@@ -82,6 +92,22 @@ def stop_ids(tokenizer: "PreTrainedTokenizerBase", config: ModelConfig) -> tuple
     """Every id that ends a completion: those of the checkpoint's generation_config.json, and the tokenizer's own."""
     own = () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
     return tuple(sorted({*config.eos_ids, *own}))
+
+
+def _from_bucket(uri: str) -> Path:
+    try:
+        found = [one for one in bucket.listing(f"{uri}/") if _is_wanted(one.uri.removeprefix(f"{uri}/"))]
+        if not found:
+            raise ModelNotReachableError(
+                f"model_path: {uri} holds no model; give the gs:// folder that holds config.json", permanent=True
+            )
+        return bucket.kept(uri, found)
+    except bucket.BucketError as error:
+        raise ModelNotReachableError(f"model_path: {error}", permanent=error.permanent) from error
+
+
+def _is_wanted(name: str) -> bool:
+    return "/" not in name and any(fnmatch(name, pattern) for pattern in FILES)
 
 
 def _from_hub(model_path: str) -> Path:

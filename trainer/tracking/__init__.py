@@ -54,7 +54,7 @@ class Tracking:
         """What this process tells: process 0 speaks for all."""
         opening: dict[str, Callable[[], Tracker]] = {}
         if _installed("tensorboardX"):
-            opening["TensorBoard"] = lambda: TensorBoard(Path(process.folder.root) / "tensorboard")
+            opening["TensorBoard"] = lambda: TensorBoard(Path(process.folder.here) / "tensorboard")
         if process.run.wandb_project is not None:
             opening["Weights & Biases"] = lambda: WeightsAndBiases(process)
         if environ.get(ENV_PORT):

@@ -27,7 +27,7 @@ class WeightsAndBiases:
 
     def __init__(self, process: ProcessConfig) -> None:
         self._process = process
-        self._folder = Path(process.folder.root) / "wandb"
+        self._folder = Path(process.folder.here) / "wandb"
         self._told = self._folder / "told-to-server"
         self._run: Any = None
         self._known = -1
@@ -87,7 +87,7 @@ class WeightsAndBiases:
             name=run.wandb_name or run.name,
             id=self._process.run_id,
             resume="allow",
-            dir=self._process.folder.root,
+            dir=self._process.folder.here,
             config=json.loads(run.to_json()),
             settings=wandb.Settings(
                 init_timeout=REACHED_WITHIN_SECONDS,
