@@ -21,7 +21,8 @@ from trainer.metrics import Row
 from trainer.model.decoder import Params
 from trainer.model.lora import Frozen
 from trainer.rollout import bucket
-from trainer.update import Logprobs, TrainBatch, TrainRow, TrainState, Update, build_train_batch
+from trainer.trainbatch import BatchSizes, TrainBatch, TrainRow, build_train_batch, sizes_of
+from trainer.update import Logprobs, TrainState, Update
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -94,22 +95,15 @@ class Learner:
         plan = self.run.batch
         return rows.reshape(plan.passes, plan.processes, -1)[:, self.process_index].ravel()
 
-    def buckets(self, table: Table) -> tuple[int, int]:
-        """The padded lengths of the prompts and of the completions of a batch."""
-        sampling = self.run.sampling
-        prompt, completion = (int(np.max(tokens)) for tokens in (table.prompt_tokens, table.completion_tokens))
-        return bucket(prompt, sampling.global_length), bucket(completion, sampling.max_length_sample)
+    def sizes(self, table: Table) -> BatchSizes:
+        """The static shape of a batch of these rows, the same on every process."""
+        sampling, lengths = self.run.sampling, table.completion_tokens.astype(np.int64)
+        prompt_bucket = bucket(int(np.max(table.prompt_tokens)), sampling.global_length)
+        return sizes_of(lengths, self.run.batch, prompt_bucket=prompt_bucket, limit=sampling.max_length_sample)
 
     def _batch(self, found: Experience) -> TrainBatch:
-        prompt_bucket, completion_bucket = self.buckets(found.table)
-        return build_train_batch(
-            self.rows(found),
-            self.run.batch,
-            self.mesh,
-            pad_id=self.pad_id,
-            prompt_bucket=prompt_bucket,
-            completion_bucket=completion_bucket,
-        )
+        sizes = self.sizes(found.table)
+        return build_train_batch(self.rows(found), self.run.batch, self.mesh, pad_id=self.pad_id, sizes=sizes)
 
     def _compared(self, state: TrainState, batch: TrainBatch) -> TrainBatch:
         """The batch with what its log-probabilities are compared to, both before any update.

@@ -172,7 +172,8 @@ class Loop:
 
     def _usage(self, found: Experience, batch: Experience, watch: progress.Stopwatch) -> Row:
         sampled, trained = (Sizes(one.table.prompt_tokens, one.table.completion_tokens) for one in (found, batch))
-        return self._run.usage.row(sampled, trained, sum(self._run.learner.buckets(batch.table)), watch.seconds)
+        computed = self._run.learner.sizes(batch.table).computed(self._plan)
+        return self._run.usage.row(sampled, trained, computed, watch.seconds)
 
     def _row(self, place: Place, found: Experience, choice: Choice, watch: progress.Stopwatch) -> Row:
         seconds, tokens = watch.total, float(found.table.completion_tokens.sum())

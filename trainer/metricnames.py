@@ -63,7 +63,7 @@ METRICS = (
     Metric("finish/stop", "share", "completions that ended with a stop token"),
     Metric("finish/length", "share", "completions that reached `max_length_sample` before"),
     Metric("padding/rollout", "share", "sampled token places of rows that had ended before the longest of their pass"),
-    Metric("padding/update", "share", "token places of the update that hold no token"),
+    Metric("padding/update", "share", "token places of the update without a token, or with a group's prompt once more"),
     Metric("dynamic_sampling/passes", "", "rollout passes that the step took", _DYNAMIC),
     Metric(
         "dynamic_sampling/prompts", "prompts", "from the first that was asked to the last that was needed", _DYNAMIC

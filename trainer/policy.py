@@ -1,6 +1,6 @@
 """What a model thinks of given completions: the log-probability of every token, and the entropy where it was chosen.
 
-In: parameters and padded rows. Out: two arrays over the completion's tokens. It refuses to know what is done with
+In: parameters and rows in blocks. Out: two arrays over the completion's tokens. It refuses to know what is done with
 them, and whose parameters these are: the policy's, an older one's or the reference's.
 """
 
@@ -16,15 +16,16 @@ from trainer.arrays.logprobs import token_logprobs
 from trainer.arrays.truncation import Truncation
 from trainer.contract.runner import Remat
 from trainer.mesh import DATA
+from trainer.model.blocks import Blocks, completion_states, line_of, moved
 from trainer.model.config import ModelConfig
-from trainer.model.decoder import Params, head, hidden_states
+from trainer.model.decoder import Params, head
 from trainer.model.sharding import constrain
 
 TOKENS_PER_CHUNK = 512
 """Tokens whose logits a device holds at once: in float32 over a vocabulary of 152k, 311 MB."""
 
-Scorer = Callable[[Params, jax.Array, jax.Array, int], tuple[jax.Array, jax.Array]]
-"""(parameters, tokens [row, token], valid [row, token], width) -> two float32 arrays [row, last `width` tokens]."""
+Scorer = Callable[[Params, Blocks], tuple[jax.Array, jax.Array]]
+"""(parameters, blocks of rows) -> two float32 arrays [row, completion token], 0 where there is no token."""
 
 
 def make_scorer(
@@ -42,29 +43,27 @@ def make_scorer(
     a ratio to them and its gradient must be of. A ratio over the whole vocabulary would be that of another policy,
     biased by the share of the vocabulary that was cut off at each token.
     """
-    score_tokens = partial(token_logprobs, temperature=temperature, truncation=truncation)
-    states = partial(hidden_states, config=config, mesh=mesh, compute_dtype=compute_dtype, remat=remat)
+    score_tokens = _over_shards(
+        partial(token_logprobs, temperature=temperature, chunk=TOKENS_PER_CHUNK, truncation=truncation), mesh
+    )
 
-    def score(params: Params, tokens: jax.Array, valid: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
-        positions = jnp.maximum(jnp.cumsum(valid, axis=-1, dtype=jnp.int32) - 1, 0)
-        hidden = states(params, tokens=tokens, positions=positions, mask=valid)
-        return _score(score_tokens, hidden, params, tokens, width, mesh)
+    def score(params: Params, blocks: Blocks) -> tuple[jax.Array, jax.Array]:
+        line = line_of(blocks)
+        hidden, targets = completion_states(
+            params, config, blocks, line, mesh=mesh, compute_dtype=compute_dtype, remat=remat
+        )
+        matrix = constrain(head(params).astype(hidden.dtype), mesh, "tp", None)
+        scores = score_tokens(hidden, matrix, targets)
+        logprobs, entropy = (moved(found, line.placed, line.picked) for found in scores)
+        return logprobs.reshape(blocks.completions.shape), entropy.reshape(blocks.completions.shape)
 
     return score
 
 
-def _score(
-    score_tokens: Callable[..., tuple[jax.Array, jax.Array]],
-    hidden: jax.Array,
-    params: Params,
-    tokens: jax.Array,
-    width: int,
-    mesh: Mesh,
-) -> tuple[jax.Array, jax.Array]:
-    """Log-probability and entropy of the completion tokens; states of the prompt never meet the head."""
-    start = tokens.shape[-1] - width
-    rows = -(-tokens.shape[0] // (mesh.shape["dp"] * mesh.shape["fsdp"]))
-    score = partial(score_tokens, chunk=max(TOKENS_PER_CHUNK // rows, 1))
+def _over_shards(
+    score: Callable[..., tuple[jax.Array, jax.Array]], mesh: Mesh
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """`score` on every data shard by itself, of states and targets [shard, place, ...]."""
 
     def score_shard(hidden: jax.Array, matrix: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         # Each shard sums its own gradient of the head over its chunks; the shards add theirs up once, where the head
@@ -73,12 +72,11 @@ def _score(
         return score(hidden, own.astype(matrix.dtype), targets)
 
     over_shards, everywhere = PartitionSpec(DATA), PartitionSpec()
-    score_rows = jax.shard_map(
+    mapped: Callable[..., tuple[jax.Array, jax.Array]] = jax.shard_map(
         score_shard,
         mesh=mesh,
         in_specs=(over_shards, everywhere, over_shards),
         out_specs=(over_shards, over_shards),
         axis_names=set(DATA),
     )
-    matrix = constrain(head(params).astype(hidden.dtype), mesh, "tp", None)
-    return score_rows(hidden[:, start - 1 : -1], matrix, tokens[:, start:])
+    return mapped

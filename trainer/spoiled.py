@@ -14,7 +14,7 @@ from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.process import ProcessConfig
 from trainer.experience import Experience
 from trainer.metrics import Row
-from trainer.update import TrainRow
+from trainer.trainbatch import TrainRow
 
 log = logging.getLogger("trainer")
 

@@ -4,7 +4,7 @@ In: `TrainState` (given up: its buffers are reused) and `TrainBatch`. Out: the n
 It refuses to know where completions and advantages came from, and what is done about a step that was not finite.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,14 +14,15 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from trainer.contract.batch import BatchPlan
 from trainer.contract.run import Algorithm
 from trainer.contract.runner import OptimizerConfig
-from trainer.mesh import batch_sharding, replicated, rows_to_global
+from trainer.mesh import batch_sharding, replicated
+from trainer.model.blocks import Blocks
 from trainer.model.decoder import Params
 from trainer.model.lora import Frozen
 from trainer.objective import Sums, Terms, loss_sums
 from trainer.policy import Scorer
+from trainer.trainbatch import TrainBatch
 
 
 class TrainState(NamedTuple):
@@ -35,40 +36,6 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     step: jax.Array
     master: Params | None = None
-
-
-class TrainRow(NamedTuple):
-    """One completion: token ids (with the stop token, if it ended), advantage, and whether its tokens enter the loss.
-
-    A prompt has at least one token: the first completion token is predicted from its last. `rollout_logprobs` are the
-    completion tokens' where they were sampled; all rows of a batch have them, or none.
-    """
-
-    prompt: Sequence[int]
-    completion: Sequence[int]
-    advantage: float
-    trained: bool = True
-    rollout_logprobs: np.ndarray | None = None
-
-
-class TrainBatch(NamedTuple):
-    """One training step's rows, as global arrays [micro_step, row, ...] with the rows over the data shards.
-
-    A row of `tokens` (int32) is a prompt padded on the left and a completion padded on the right, so that completions
-    begin at one place and their states are a plain slice. `valid` (bool) marks real tokens. `loss_mask` (bool),
-    [micro_step, row, completion token], marks those that are trained on: its width is the completion bucket.
-    `old_logprobs` (float32), shaped like it, are those of the policy that the ratio is taken to; None: of this one.
-    `reference_logprobs`, likewise, are those of the frozen model that a KL term keeps the policy near;
-    `rollout_logprobs` those that the program which sampled gave, to be compared with this one's.
-    """
-
-    tokens: jax.Array
-    valid: jax.Array
-    loss_mask: jax.Array
-    advantages: jax.Array
-    old_logprobs: jax.Array | None = None
-    reference_logprobs: jax.Array | None = None
-    rollout_logprobs: jax.Array | None = None
 
 
 Metrics = dict[str, jax.Array]
@@ -88,49 +55,6 @@ class Optimizer(NamedTuple):
 
     transform: optax.GradientTransformation
     learning_rate: Callable[[jax.Array], jax.Array]
-
-
-def build_train_batch(
-    rows: Sequence[TrainRow], plan: BatchPlan, mesh: Mesh, *, pad_id: int, prompt_bucket: int, completion_bucket: int
-) -> TrainBatch:
-    """Lay this process's `rows` (`plan.sequences_per_process`, in local order) out for its data shards.
-
-    Each shard's share of the rows is cut into the micro-steps, so a micro-step is a slice that moves nothing. The
-    buckets are lengths in tokens, the same on every process; no prompt or completion may be longer.
-    """
-    width = prompt_bucket + completion_bucket
-    tokens = np.full((len(rows), width), pad_id, np.int32)
-    valid = np.zeros((len(rows), width), bool)
-    for place, row in enumerate(rows):
-        span = slice(prompt_bucket - len(row.prompt), prompt_bucket + len(row.completion))
-        tokens[place, span] = (*row.prompt, *row.completion)
-        valid[place, span] = True
-    trained = np.array([row.trained for row in rows])
-    advantages = np.array([row.advantage for row in rows], np.float32)
-    local = (tokens, valid, valid[:, prompt_bucket:] & trained[:, None], advantages)
-    order = micro_step_order(plan)
-    batch = TrainBatch(*(rows_to_global(mesh, array[order], row_axis=1) for array in local))
-    sampled = _rollout_logprobs(rows, completion_bucket)
-    if sampled is None:
-        return batch
-    return batch._replace(rollout_logprobs=rows_to_global(mesh, sampled[order], row_axis=1))
-
-
-def _rollout_logprobs(rows: Sequence[TrainRow], width: int) -> np.ndarray | None:
-    """Float32 [row, width], 0 after each completion; None where a row has none."""
-    logprobs = np.zeros((len(rows), width), np.float32)
-    for place, row in enumerate(rows):
-        if row.rollout_logprobs is None:
-            return None
-        logprobs[place, : len(row.completion)] = row.rollout_logprobs
-    return logprobs
-
-
-def micro_step_order(plan: BatchPlan) -> np.ndarray:
-    """[micro_step, row of the micro-step] -> place of the row in its process's local order."""
-    shards = plan.devices_per_process // plan.mesh.tp
-    places = np.arange(plan.sequences_per_process).reshape(shards, plan.micro_steps, -1)
-    return places.swapaxes(0, 1).reshape(plan.micro_steps, -1)
 
 
 def make_optimizer(config: OptimizerConfig, updates: int) -> Optimizer:
@@ -214,8 +138,8 @@ def make_update(
 
     def micro_loss(frozen: Frozen | None, params: Params, batch: TrainBatch) -> tuple[jax.Array, Sums]:
         whole = params if frozen is None else frozen.joined(params)
-        logprobs, entropy = score(whole, batch.tokens, batch.valid, batch.loss_mask.shape[-1])
-        sums = loss_sums(Terms(logprobs, entropy, *batch[2:]), algorithm, longest)
+        logprobs, entropy = score(whole, batch.blocks)
+        sums = loss_sums(Terms(logprobs, entropy, *batch[1:]), algorithm, longest)
         return sums.loss, sums
 
     def update(state: TrainState, batch: TrainBatch, frozen: Frozen | None = None) -> tuple[TrainState, Metrics]:
@@ -234,12 +158,10 @@ def make_logprobs(score: Scorer, mesh: Mesh) -> Logprobs:
     """The compiled log-probabilities of a batch's completion tokens under given weights, shaped as `old_logprobs`."""
 
     def logprobs(params: Params, batch: TrainBatch) -> jax.Array:
-        width = batch.loss_mask.shape[-1]
+        def micro_step(_: None, blocks: Blocks) -> tuple[None, jax.Array]:
+            return None, score(params, blocks)[0]
 
-        def micro_step(_: None, rows: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
-            return None, score(params, *rows, width)[0]
-
-        found: jax.Array = jax.lax.scan(micro_step, None, (batch.tokens, batch.valid))[1]
+        found: jax.Array = jax.lax.scan(micro_step, None, batch.blocks)[1]
         return found
 
     return jax.jit(logprobs, out_shardings=batch_sharding(mesh, row_axis=1))

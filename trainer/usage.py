@@ -60,20 +60,24 @@ def peaks() -> dict[str, Peak]:
     }
 
 
-def update_flops(model: ModelConfig, prompts: Lengths, completions: Lengths, adapters: int = 0) -> float:
+def update_flops(
+    model: ModelConfig, group_size: int, prompts: Lengths, completions: Lengths, adapters: int = 0
+) -> float:
     """Forward and backward pass over rows of these lengths: 6 operations a weight and token, and causal attention.
 
-    Source: PaLM, https://arxiv.org/abs/2204.02311 appendix B; the mask halves its attention. The head is met by the
-    completion tokens alone, and the table of embeddings is no product. Where `adapters`, so many numbers, are trained,
-    the others are frozen, and cost 4 operations: nothing is asked for their gradient.
+    Source: PaLM, https://arxiv.org/abs/2204.02311 appendix B; the mask halves its attention. The prompt of a group is
+    read once for all of it. The head is met by the completion tokens alone, and the table of embeddings is no product.
+    Where `adapters`, so many numbers, are trained, the others are frozen, and cost 4 operations: nothing is asked for
+    their gradient.
     """
     each = 4.0 if adapters else 6.0
     tables = model.vocab * model.hidden * (1 if model.tied else 2)
-    rows = prompts + completions
-    body = (each * (model.parameters - tables) + 6.0 * adapters) * rows.sum()
+    asked = prompts[::group_size]
+    tokens = asked.sum() + completions.sum()
+    body = (each * (model.parameters - tables) + 6.0 * adapters) * tokens
     head = each * model.vocab * model.hidden * completions.sum()
-    attention = 6.0 * model.layers * model.heads * model.head_dim * (rows**2).sum()
-    return float(body + head + attention)
+    seen = (asked**2).sum() + (completions * (2 * prompts + completions)).sum()
+    return float(body + head + 6.0 * model.layers * model.heads * model.head_dim * seen)
 
 
 def decode_bytes(model: ModelConfig, plan: BatchPlan, prompts: Lengths, completions: Lengths, width: int) -> float:
@@ -105,16 +109,16 @@ class Usage:
     epochs: int = 1
     adapters: int = 0
 
-    def row(self, sampled: Sizes, trained: Sizes, width: int, seconds: Mapping[str, float]) -> Row:
-        """Of a step with these rows in its order: all that its passes sampled, and those of the update, which are
-        padded to `width` tokens there.
+    def row(self, sampled: Sizes, trained: Sizes, computed: int, seconds: Mapping[str, float]) -> Row:
+        """Of a step with these rows in its order: all that its passes sampled, and those of the update, which computes
+        so many tokens for them.
         """
         of_passes = sampled.completions.reshape(-1, self.plan.sequences_per_step // self.plan.passes)
         asked = float(of_passes.max(axis=1).sum() * of_passes.shape[1])
-        held = float((trained.prompts + trained.completions).sum())
+        held = float(trained.prompts[:: self.plan.group_size].sum() + trained.completions.sum())
         row: Row = {
             "padding/rollout": 1.0 - float(of_passes.sum()) / asked,
-            "padding/update": 1.0 - held / (len(trained.prompts) * width),
+            "padding/update": 1.0 - held / computed,
         }
         return row | self._shares(sampled, trained, seconds) | self._memory()
 
@@ -123,7 +127,7 @@ class Usage:
         if peak is None:
             return {}
         count = self.plan.processes * self.plan.devices_per_process
-        flops = update_flops(self.model, *trained, adapters=self.adapters) * self.epochs
+        flops = update_flops(self.model, self.plan.group_size, *trained, adapters=self.adapters) * self.epochs
         read = decode_bytes(self.model, self.plan, *sampled, _BYTES[self.compute])
         return {
             "throughput/update_mfu": flops / (seconds["update"] * count * peak.flops),

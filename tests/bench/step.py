@@ -2,7 +2,7 @@
 
 W: a random Qwen2 (hidden 256, 4 layers, 4 heads over 2 KV heads of 64, MLP 1024, vocabulary 4096, tied, float32); 8
 questions of 64 to 128 tokens, 8 samples each, 128 new tokens without early stop, temperature 1, one epoch,
-micro-batch 16, beta 0, AdamW; on one device. The floor counts products alone, every real token of every row once, and
+micro-batch 16, beta 0, AdamW; on one device. The floor counts products alone, every prompt and completion once, and
 nothing for memory's sake again; the rate is that of a square float32 product, taken beside every step, so that both
 meet the same noise.
 """
@@ -23,7 +23,8 @@ from trainer.mesh import build_mesh
 from trainer.model.weights import random_params
 from trainer.policy import make_scorer
 from trainer.rollout import Completions, Rollout
-from trainer.update import TrainRow, TrainState, build_train_batch, init_state, make_optimizer, make_update
+from trainer.trainbatch import TrainRow, build_train_batch, sizes_of
+from trainer.update import TrainState, init_state, make_optimizer, make_update
 
 WARM_UP, STEPS = 2, 10
 QUESTIONS, SAMPLES, NEW, LONGEST_PROMPT, MICRO_BATCH = 8, 8, 128, 128, 16
@@ -62,10 +63,9 @@ def products(prompts: list[list[int]]) -> float:
 
     total = 0.0
     for size in map(len, prompts):
-        new = body * NEW + triangle(size + NEW) - triangle(size)
-        read = body * size + triangle(size)
-        total += read + SAMPLES * (new + head * NEW)  # a prompt is read once for all of its samples
-        total += 3 * SAMPLES * (read + new + head * NEW)  # forward, and twice as much backward
+        new = (body + head) * NEW + triangle(size + NEW) - triangle(size)
+        once = body * size + triangle(size) + SAMPLES * new  # a prompt is read once for all of its samples
+        total += once + 3 * once  # the rollout, then forward and twice as much backward
     return total
 
 
@@ -100,7 +100,8 @@ class Steps:
         )
         marks.append(time.perf_counter())
         rows = rows_of(prompts, done)
-        batch = build_train_batch(rows, PLAN, self.mesh, pad_id=0, prompt_bucket=LONGEST_PROMPT, completion_bucket=NEW)
+        sizes = sizes_of(done.lengths.astype(np.int64), PLAN, prompt_bucket=LONGEST_PROMPT, limit=NEW)
+        batch = build_train_batch(rows, PLAN, self.mesh, pad_id=0, sizes=sizes)
         marks.append(time.perf_counter())
         self.state, metrics = self.update(self.state, batch)
         jax.block_until_ready((self.state, metrics))

@@ -34,7 +34,7 @@ from transformers import (
 from trainer.data.rows import Row
 from trainer.export import export
 from trainer.generate import generate
-from trainer.model.decoder import head, hidden_states
+from trainer.model.decoder import causal_attention, head, hidden_states
 from trainer.trained import Trained, find
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,8 +147,8 @@ def our_logits(found: Trained, ids: np.ndarray) -> np.ndarray:
     """[token, vocab] of one prompt, in float32 from the weights as they are stored."""
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), found.params())
     tokens = jnp.asarray(ids, jnp.int32)[None]
-    places, real = jnp.arange(len(ids), dtype=jnp.int32)[None], jnp.ones((1, len(ids)), bool)
-    hidden = hidden_states(params, found.config, tokens, places, real, mesh=None, compute_dtype=jnp.float32)
+    places, attend = jnp.arange(len(ids), dtype=jnp.int32)[None], causal_attention(jnp.ones((1, len(ids)), bool))
+    hidden = hidden_states(params, found.config, tokens, places, attend, mesh=None, compute_dtype=jnp.float32)
     return np.asarray(hidden[0] @ head(params).T)
 
 

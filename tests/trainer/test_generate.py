@@ -14,7 +14,7 @@ from launching import resolved
 from trainer.data.rows import DataError
 from trainer.generate import main, rows_of
 from trainer.model.config import read_model_config
-from trainer.model.decoder import head, hidden_states
+from trainer.model.decoder import causal_attention, head, hidden_states
 from trainer.model.source import load_tokenizer
 from trainer.model.weights import load_params
 
@@ -31,7 +31,13 @@ def likeliest(folder: Path, mesh, prompt: str, count: int) -> str:
         tokens = jnp.array([ids], jnp.int32)
         places = jnp.arange(len(ids), dtype=jnp.int32)[None]
         hidden = hidden_states(
-            params, config, tokens, places, jnp.ones_like(tokens, bool), mesh=None, compute_dtype=jnp.float32
+            params,
+            config,
+            tokens,
+            places,
+            causal_attention(jnp.ones_like(tokens, bool)),
+            mesh=None,
+            compute_dtype=jnp.float32,
         )
         ids.append(int(np.argmax(np.asarray(hidden[0, -1]) @ np.asarray(head(params)).T)))
     return tokenizer.decode(ids[begun:], skip_special_tokens=True)

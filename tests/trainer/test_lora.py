@@ -14,21 +14,13 @@ from test_update import rows
 from trainer.contract.runner import OptimizerConfig
 from trainer.mesh import build_mesh
 from trainer.model.config import read_model_config
-from trainer.model.decoder import hidden_states
+from trainer.model.decoder import causal_attention, hidden_states
 from trainer.model.lora import MODULES, Frozen, Lora, adapter_shapes, init_adapters
 from trainer.model.weights import load_params, random_params
 from trainer.policy import make_scorer
 from trainer.rollout import Rollout
-from trainer.update import (
-    TrainBatch,
-    TrainState,
-    Update,
-    build_train_batch,
-    init_state,
-    make_logprobs,
-    make_optimizer,
-    make_update,
-)
+from trainer.trainbatch import TrainBatch, build_train_batch, sizes_of
+from trainer.update import TrainState, Update, init_state, make_logprobs, make_optimizer, make_update
 
 EVERYWHERE = Lora(rank=4, alpha=12.0, modules=tuple(MODULES))
 MODEL = model_of()
@@ -39,9 +31,8 @@ def states(params, config, mesh):
     places = jnp.broadcast_to(jnp.arange(8, dtype=jnp.int32)[None], (4, 8))
 
     def run(params):
-        return hidden_states(
-            params, config, tokens, places, jnp.ones((4, 8), bool), mesh=mesh, compute_dtype=jnp.float32
-        )
+        attend = causal_attention(jnp.ones((4, 8), bool))
+        return hidden_states(params, config, tokens, places, attend, mesh=mesh, compute_dtype=jnp.float32)
 
     return np.asarray(jax.jit(run)(params))
 
@@ -112,7 +103,9 @@ def adapted_on(dp: int, fsdp: int, tp: int, micro_steps: int) -> Adapted:
     score = make_scorer(MODEL, mesh, temperature=1.0, compute_dtype=jnp.float32, remat="layer")
     algorithm = GRPO.model_copy(update={"beta": 0.5})
     update = make_update(score, mesh, optimizer, state, algorithm=algorithm, longest=6, frozen=frozen)
-    batch = build_train_batch(rows(), plan, mesh, pad_id=0, prompt_bucket=5, completion_bucket=6)
+    lengths = np.array([len(row.completion) for row in rows()])
+    sizes = sizes_of(lengths, plan, prompt_bucket=5, limit=6)
+    batch = build_train_batch(rows(), plan, mesh, pad_id=0, sizes=sizes)
     batch = batch._replace(reference_logprobs=make_logprobs(score, mesh)(frozen.params, batch))
     return Adapted(frozen, state, batch, update)
 

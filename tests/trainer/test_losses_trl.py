@@ -18,7 +18,7 @@ from trl_cases import algorithm_of
 
 from trainer.arrays.logprobs import token_logprobs
 from trainer.model.config import read_model_config
-from trainer.model.decoder import head, hidden_states
+from trainer.model.decoder import causal_attention, head, hidden_states
 from trainer.model.weights import load_params
 from trainer.objective import Terms, loss_sums
 
@@ -65,7 +65,7 @@ def reference(request: pytest.FixtureRequest, oracles: Path, mesh_of: Callable[.
             config,
             jnp.asarray(tokens, jnp.int32),
             jnp.maximum(jnp.cumsum(jnp.asarray(valid, jnp.int32), -1) - 1, 0),
-            jnp.asarray(valid, bool),
+            causal_attention(jnp.asarray(valid, bool)),
             mesh=None,
             compute_dtype=jnp.float32,
         )

@@ -7,7 +7,7 @@ import pytest
 from small_step import model_of
 
 from trainer.model.config import read_model_config
-from trainer.model.decoder import embed, head, hidden_states
+from trainer.model.decoder import causal_attention, embed, head, hidden_states
 from trainer.model.weights import load_params, random_params
 
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 2)]
@@ -30,7 +30,7 @@ def logits_of(folder, mesh, tokens, mask, positions=None):
             config,
             jnp.asarray(tokens),
             jnp.asarray(positions),
-            jnp.asarray(mask),
+            causal_attention(jnp.asarray(mask)),
             mesh=mesh,
             compute_dtype=jnp.float32,
         )
@@ -92,12 +92,13 @@ def test_what_is_kept_for_the_backward_pass_costs_memory_and_changes_nothing(mes
     config, mesh = model_of(layers=8), mesh_of(1, 1, 1)
     params = random_params(config, 0, mesh, jnp.float32)
     tokens = jnp.arange(512, dtype=jnp.int32).reshape(8, 64) % config.vocab
-    places, mask = jnp.broadcast_to(jnp.arange(64, dtype=jnp.int32)[None], (8, 64)), jnp.ones((8, 64), bool)
+    places = jnp.broadcast_to(jnp.arange(64, dtype=jnp.int32)[None], (8, 64))
+    attend = causal_attention(jnp.ones((8, 64), bool))
 
     def program(remat):
         def loss(params):
             settings = {"mesh": mesh, "compute_dtype": jnp.float32, "remat": remat}
-            return jnp.sin(hidden_states(params, config, tokens, places, mask, **settings)).mean()
+            return jnp.sin(hidden_states(params, config, tokens, places, attend, **settings)).mean()
 
         return jax.jit(jax.grad(loss)).lower(params).compile()
 
@@ -124,7 +125,7 @@ def test_gradients_do_not_depend_on_mesh_or_remat(oracles, mesh_of):
                 config,
                 jnp.asarray(tokens),
                 jnp.asarray(positions),
-                jnp.asarray(mask),
+                causal_attention(jnp.asarray(mask)),
                 mesh=mesh,
                 compute_dtype=jnp.float32,
                 remat=remat,

@@ -7,7 +7,7 @@ import pytest
 
 from trainer.distributed import Stopped
 from trainer.model.config import read_model_config
-from trainer.model.decoder import head, hidden_states
+from trainer.model.decoder import causal_attention, head, hidden_states
 from trainer.model.decoding import KeysValues, decode, empty_suffix, prefill
 from trainer.model.weights import load_params
 from trainer.rollout import Rollout
@@ -43,7 +43,8 @@ def whole_row_logits(params, config, mesh, rows):
 
     @jax.jit
     def logits(params):
-        hidden = hidden_states(params, config, tokens, positions, valid, mesh=mesh, compute_dtype=jnp.float32)
+        attend = causal_attention(valid)
+        hidden = hidden_states(params, config, tokens, positions, attend, mesh=mesh, compute_dtype=jnp.float32)
         return jnp.einsum("bte,ve->btv", hidden, head(params))
 
     return np.asarray(logits(params))
@@ -230,7 +231,13 @@ def test_bfloat16_decodes_what_float32_does(tied, sampling_of):
     row = jnp.asarray([[*prompts[1], 7]], jnp.int32)
     positions = jnp.arange(row.shape[1], dtype=jnp.int32)[None]
     whole = hidden_states(
-        params, config, row, positions, jnp.ones(row.shape, bool), mesh=mesh, compute_dtype=jnp.float32
+        params,
+        config,
+        row,
+        positions,
+        causal_attention(jnp.ones(row.shape, bool)),
+        mesh=mesh,
+        compute_dtype=jnp.float32,
     )
     want, got = np.asarray(whole)[0, -1], np.asarray(hidden.astype(jnp.float32))[0, 0]
     assert np.abs(got - want).max() < 0.03 * np.abs(want).max()

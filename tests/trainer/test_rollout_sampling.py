@@ -9,7 +9,7 @@ from truncating import truncated_softmax
 from trainer.arrays.logprobs import token_logprobs
 from trainer.arrays.truncation import Truncation
 from trainer.model.config import read_model_config
-from trainer.model.decoder import head, hidden_states
+from trainer.model.decoder import causal_attention, head, hidden_states
 from trainer.model.weights import load_params
 from trainer.rollout import Rollout
 
@@ -42,7 +42,7 @@ def logits_of(model, tokens):
     positions = jnp.arange(len(tokens), dtype=jnp.int32)[None]
     hidden = jax.jit(
         lambda p: hidden_states(
-            p, config, row, positions, jnp.ones(row.shape, bool), mesh=mesh, compute_dtype=jnp.float32
+            p, config, row, positions, causal_attention(jnp.ones(row.shape, bool)), mesh=mesh, compute_dtype=jnp.float32
         )
     )(params)
     return np.asarray(hidden)[0] @ np.asarray(head(params)).T
@@ -127,7 +127,13 @@ def test_the_trainer_scores_the_distribution_that_was_sampled(model, sampling_of
     rows = jnp.asarray([PROMPT + row for row in done.tokens.tolist()], jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(rows.shape[1], dtype=jnp.int32)[None], rows.shape)
     hidden = hidden_states(
-        params, config, rows, positions, jnp.ones(rows.shape, bool), mesh=mesh, compute_dtype=jnp.float32
+        params,
+        config,
+        rows,
+        positions,
+        causal_attention(jnp.ones(rows.shape, bool)),
+        mesh=mesh,
+        compute_dtype=jnp.float32,
     )
     start = len(PROMPT)
     scored, _ = token_logprobs(

@@ -22,7 +22,8 @@ from trainer.contract.runner import OptimizerConfig
 from trainer.mesh import build_mesh, replicated
 from trainer.model.weights import random_params
 from trainer.policy import make_scorer
-from trainer.update import TrainRow, build_train_batch, init_state, make_optimizer, make_update
+from trainer.trainbatch import BatchSizes, TrainRow, build_train_batch
+from trainer.update import init_state, make_optimizer, make_update
 
 MODEL = model_of(hidden=16, intermediate=32, heads=2, kv_heads=2, vocab=32)
 
@@ -34,9 +35,10 @@ def plan_of(processes: int) -> BatchPlan:
 def rows() -> list[TrainRow]:
     """The first half of the rows has 1 to 2 completion tokens, the second 5 to 6: no two processes have the same."""
     draw = np.random.default_rng(4)
+    prompts = draw.integers(1, MODEL.vocab, (2, 3)).tolist()
     return [
         TrainRow(
-            draw.integers(1, MODEL.vocab, 3).tolist(),
+            prompts[place // 4],
             draw.integers(1, MODEL.vocab, 1 + place % 2 + 4 * (place // 4)).tolist(),
             float(draw.normal()),
         )
@@ -54,7 +56,7 @@ def train(plan: BatchPlan, process: int) -> dict[str, Any]:
     mine = rows()[process * share : (process + 1) * share]
     result: dict[str, Any] = {"metrics": []}
     for _ in range(2):
-        batch = build_train_batch(mine, plan, mesh, pad_id=0, prompt_bucket=4, completion_bucket=6)
+        batch = build_train_batch(mine, plan, mesh, pad_id=0, sizes=BatchSizes(prompt=4, completion=6, places=6))
         state, metrics = update(state, batch)
         result["metrics"].append({name: float(value) for name, value in metrics.items()})
     measure = jax.jit(

@@ -13,7 +13,8 @@ from trainer.model.weights import random_params
 from trainer.objective import Sums, Terms, loss_sums
 from trainer.policy import make_scorer
 from trainer.rollout import Rollout
-from trainer.update import TrainRow, build_train_batch, init_state, make_update
+from trainer.trainbatch import BatchSizes, TrainRow, build_train_batch
+from trainer.update import init_state, make_update
 
 PROMPTS = [[5, 6, 7], [9, 8, 7, 6, 5]]
 
@@ -79,7 +80,7 @@ def test_the_update_scores_the_truncated_policy_that_sampled(sampling_of, scored
     truncation = Truncation(**settings) if scored_alike else Truncation()
     score = make_scorer(MODEL, mesh, temperature=0.9, truncation=truncation, compute_dtype=jnp.float32, remat="layer")
     update = make_update(score, mesh, ADAMW, state, algorithm=GRPO, longest=6)
-    batch = build_train_batch(rows, plan, mesh, pad_id=0, prompt_bucket=8, completion_bucket=6)
+    batch = build_train_batch(rows, plan, mesh, pad_id=0, sizes=BatchSizes(prompt=8, completion=6, places=12))
     measured = update(state, batch)[1]
     assert (float(measured["mismatch_largest"]) < 1e-4) == scored_alike
     assert (float(measured["mismatch_k3"]) < 1e-6) == scored_alike

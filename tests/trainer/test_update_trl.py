@@ -16,17 +16,14 @@ from trainer.mesh import build_mesh, rows_to_global
 from trainer.model.config import ModelConfig, read_model_config
 from trainer.model.weights import load_params
 from trainer.policy import make_scorer
+from trainer.trainbatch import BatchSizes, TrainBatch, TrainRow, build_train_batch, row_order
 from trainer.update import (
     Optimizer,
-    TrainBatch,
-    TrainRow,
     TrainState,
     Update,
-    build_train_batch,
     init_state,
     make_logprobs,
     make_update,
-    micro_step_order,
 )
 
 PLAN = plan_of(2, 2, 2, micro_steps=2)
@@ -49,12 +46,16 @@ def batch_of(arrays: dict[str, np.ndarray], case: dict[str, Any]) -> TrainBatch:
     ]
     mesh = build_mesh(PLAN)
     # Wider than TRL's 11 and 19: buckets do not show in the numbers.
-    batch = build_train_batch(rows, PLAN, mesh, pad_id=0, prompt_bucket=16, completion_bucket=24)
+    batch = build_train_batch(rows, PLAN, mesh, pad_id=0, sizes=BatchSizes(prompt=16, completion=24, places=36))
     compared = {"old_logprobs": "old_per_token_logps"} if case["uses_old"] else {}
     compared |= {"reference_logprobs": "ref_per_token_logps"} if case["beta"] else {}
-    order = micro_step_order(PLAN)
+    order = order_of(arrays)
     padded = {ours: np.pad(arrays[theirs], ((0, 0), (0, 5))).astype(np.float32) for ours, theirs in compared.items()}
     return batch._replace(**{name: rows_to_global(mesh, array[order], row_axis=1) for name, array in padded.items()})
+
+
+def order_of(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    return row_order(arrays["completion_mask"].sum(1).astype(np.int64), PLAN)
 
 
 def update_of(config: ModelConfig, like: TrainState, case: dict[str, Any], longest: int) -> Update:
@@ -100,7 +101,7 @@ def test_log_probabilities_before_the_update_are_those_of_trl(oracles: Path) -> 
     score = make_scorer(config, mesh, temperature=1.0, compute_dtype=jnp.float32, remat="none")
     found = make_logprobs(score, mesh)(params, batch)
     assert found.sharding.is_equivalent_to(batch.loss_mask.sharding, found.ndim)
-    order = micro_step_order(PLAN)
+    order = order_of(arrays)
     mask = arrays["completion_mask"][order] > 0
     expected = arrays["per_token_logps"][order]
     np.testing.assert_allclose(np.asarray(found)[..., : mask.shape[-1]][mask], expected[mask], rtol=1e-5)

@@ -51,12 +51,12 @@ def plan(*sets: str) -> BatchPlan:
 
 
 def test_the_work_of_an_update_is_counted_by_weight_and_token() -> None:
-    """Six operations a weight and token, the head for completions alone, causal attention; tied or not."""
-    attention = 6 * 2 * 4 * 2 * (7**2 + 5**2 + 6**2 + 11**2)
-    expected = 6 * BODY * 29 + 6 * 100 * 8 * 13 + attention
-    assert update_flops(MODEL, PROMPTS, COMPLETIONS) == expected
+    """Six operations a weight and token, a group's prompt once, the head for completions alone, causal attention."""
+    seen = (3**2 + 4**2 + 2 * 3 * 4 + 2**2 + 2 * 3 * 2) + (5**2 + 1**2 + 2 * 5 * 1 + 6**2 + 2 * 5 * 6)
+    expected = 6 * BODY * (3 + 5 + 13) + 6 * 100 * 8 * 13 + 6 * 2 * 4 * 2 * seen
+    assert update_flops(MODEL, 2, PROMPTS, COMPLETIONS) == expected
     untied = ModelConfig(**{name: getattr(MODEL, name) for name in MODEL.__slots__} | {"tied": False})
-    assert update_flops(untied, PROMPTS, COMPLETIONS) == expected
+    assert update_flops(untied, 2, PROMPTS, COMPLETIONS) == expected
 
 
 def test_the_floor_of_decoding_is_weights_and_cache() -> None:
@@ -67,16 +67,16 @@ def test_the_floor_of_decoding_is_weights_and_cache() -> None:
 
 
 def test_padding_is_what_holds_no_token() -> None:
-    """In the rollout the places after a row's end up to the longest of its pass; in the update all of a row's rest."""
-    row = Usage(MODEL, plan(), "float32", [Chip("cpu", None)]).row(SIZES, SIZES, 16, {})
-    assert row == {"padding/rollout": pytest.approx(1 - 13 / 24), "padding/update": pytest.approx(1 - 29 / 64)}
+    """In the rollout the places after a row's end up to the longest of its pass; in the update all without a token."""
+    row = Usage(MODEL, plan(), "float32", [Chip("cpu", None)]).row(SIZES, SIZES, 64, {})
+    assert row == {"padding/rollout": pytest.approx(1 - 13 / 24), "padding/update": pytest.approx(1 - 21 / 64)}
 
 
 def test_what_was_sampled_and_not_trained_on_is_work_of_the_rollout() -> None:
     """A second pass of rows twice as long counts where tokens are sampled, and not in the padding of the update."""
     twice = Sizes(np.concatenate([PROMPTS, PROMPTS]), np.concatenate([COMPLETIONS, 2 * COMPLETIONS]))
-    row = Usage(MODEL, plan(), "float32", [Chip("cpu", None)]).row(twice, SIZES, 16, {})
-    assert row == {"padding/rollout": pytest.approx(1 - 39 / 72), "padding/update": pytest.approx(1 - 29 / 64)}
+    row = Usage(MODEL, plan(), "float32", [Chip("cpu", None)]).row(twice, SIZES, 64, {})
+    assert row == {"padding/rollout": pytest.approx(1 - 39 / 72), "padding/update": pytest.approx(1 - 21 / 64)}
 
 
 def test_shares_are_told_where_the_peak_is_known() -> None:
@@ -84,7 +84,7 @@ def test_shares_are_told_where_the_peak_is_known() -> None:
     chips = [Chip("TPU v5 lite", 2**30), Chip("TPU v5 lite", 3 * 2**29)]
     seconds = {"update": 2.0, "rollout": 4.0}
     row = Usage(MODEL, plan(), "bfloat16", chips).row(SIZES, SIZES, 16, seconds)
-    flops, read = update_flops(MODEL, PROMPTS, COMPLETIONS), decode_bytes(MODEL, plan(), PROMPTS, COMPLETIONS, 2)
+    flops, read = update_flops(MODEL, 2, PROMPTS, COMPLETIONS), decode_bytes(MODEL, plan(), PROMPTS, COMPLETIONS, 2)
     assert row["throughput/update_mfu"] == pytest.approx(flops / (2.0 * 2 * 197e12))
     assert row["throughput/decode_bandwidth_share"] == pytest.approx(read / (4.0 * 819e9))
     assert row["memory/device_peak_gib"] == 1.5

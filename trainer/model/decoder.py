@@ -39,7 +39,7 @@ def hidden_states(
     config: ModelConfig,
     tokens: jax.Array,
     positions: jax.Array,
-    mask: jax.Array,
+    attend: Attend,
     *,
     mesh: jax.sharding.Mesh | None,
     compute_dtype: Any,
@@ -47,14 +47,13 @@ def hidden_states(
 ) -> jax.Array:
     """Hidden states [batch, token, embed] in `compute_dtype`, after the final norm.
 
-    `tokens` and `positions` are int32 [batch, token], `mask` is bool [batch, token], true at real tokens. Attention is
-    causal by place in the row and sees real tokens only, so rows may be padded on either side; what comes out at a
-    padded place means nothing. `mesh` pins layouts (None: the compiler's choice). For the backward pass each layer's
-    input is kept, and beside it nothing (`remat` "layer"), its matrix products, but not those of attention, which grow
-    with the square of the length ("products"), or everything, weights in the compute dtype included ("none").
+    `tokens` and `positions` are int32 [batch, token]; only `attend` knows which of them belong together, as rows
+    (`causal_attention`) or otherwise. `mesh` pins layouts (None: the compiler's choice). For the backward pass each
+    layer's input is kept, and beside it nothing (`remat` "layer"), its matrix products, but not those of attention,
+    which grow with the square of the length ("products"), or everything, weights in the compute dtype included
+    ("none").
     """
     turn = rotations(config, positions)
-    attend = causal_attention(mask)
 
     def layer_step(hidden: jax.Array, layer: Layer) -> tuple[jax.Array, None]:
         return decoder_layer(hidden, layer, config, turn, attend, mesh)[0], None
@@ -144,7 +143,11 @@ def rms_norm(hidden: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
 
 
 def causal_attention(mask: jax.Array) -> Attend:
-    """Attention of whole rows [batch, token, head, head_dim]; keeps the layer's keys and values."""
+    """Attention of whole rows [batch, token, head, head_dim]; keeps the layer's keys and values.
+
+    `mask` [batch, token] is true at real tokens. Attention is causal by place in the row and sees real tokens only, so
+    rows may be padded on either side; what comes out at a padded place means nothing.
+    """
     length = mask.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
     visible = jnp.expand_dims(causal, (0, 1)) & jnp.expand_dims(mask, (1, 2))
