@@ -33,6 +33,7 @@ from trainer.model.weights import load_params
 from trainer.parent import fork
 from trainer.policy import make_scorer
 from trainer.preflight import Ready
+from trainer.programs import keep_programs
 from trainer.rollout import Rollout, StopStrings
 from trainer.tracking import Tracking
 from trainer.trained import base_of, lora_of
@@ -53,7 +54,7 @@ def build(
 ) -> tuple[Loop, TrainState, Place]:
     """Weights are read or restored, programs compiled at first use. `publish` brings the run folder up to date."""
     run = process.run
-    _keep_programs(process)
+    keep_programs(process.folder.compile_cache)
     heartbeat.begin("loading")
     mesh = build_mesh(run.batch)
     optimizer = make_optimizer(run.optimizer, run.steps * run.algorithm.ppo_epochs)
@@ -102,11 +103,6 @@ def _weights(
 def _forked(run: RunConfig, ready: Ready, state: TrainState) -> TrainState:
     wanted = run.checkpoint.init_from
     return state if ready.parent is None or wanted is None else fork(ready.parent, state, wanted)
-
-
-def _keep_programs(process: ProcessConfig) -> None:
-    if jax.default_backend() != "cpu":  # there, a program of another machine's CPU could be loaded
-        jax.config.update("jax_compilation_cache_dir", process.folder.compile_cache)
 
 
 def _begin(

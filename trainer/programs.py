@@ -1,0 +1,36 @@
+"""Compiled programs, kept for the next attempt of a run, which then begins without compiling them again.
+
+In: the run's folder for them. It refuses to know the programs; JAX names each by all that it depends on, process 0
+writes it, and one that cannot be read is compiled again.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+_CPU_DESCRIPTION = Path("/proc/cpuinfo")
+
+
+def keep_programs(folder: str) -> None:
+    """Keep programs that took a second to compile in `folder`, unless `JAX_COMPILATION_CACHE_DIR` names another."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    if jax.default_backend() == "cpu":
+        instructions = _cpu_instructions()
+        if instructions is None or "://" in folder:
+            return
+        folder = f"{folder}/cpu-{instructions}"
+    jax.config.update("jax_compilation_cache_dir", folder)
+    # JAX looks once whether programs are kept, at its first program, and there have been some.
+    compilation_cache.reset_cache()
+
+
+def _cpu_instructions() -> str | None:
+    """A name for what this CPU can execute: a program made for another one may not run here. None: not known."""
+    if not _CPU_DESCRIPTION.exists():
+        return None
+    flags = [line for line in _CPU_DESCRIPTION.read_text().splitlines() if line.startswith(("flags", "Features"))]
+    return hashlib.sha256(flags[0].encode()).hexdigest()[:8] if flags else None
