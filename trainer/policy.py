@@ -64,6 +64,8 @@ def _over_shards(
     score: Callable[..., tuple[jax.Array, jax.Array]], mesh: Mesh
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """`score` on every data shard by itself, of states and targets [shard, place, ...]."""
+    if mesh.shape["dp"] * mesh.shape["fsdp"] == 1:
+        return score  # XLA's partitioner fails on a mapping over axes of one device beside a `tp` of several
 
     def score_shard(hidden: jax.Array, matrix: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         # Each shard sums its own gradient of the head over its chunks; the shards add theirs up once, where the head
