@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn, Protocol
 
@@ -18,8 +18,8 @@ from trainer.contract.exits import ExitCode
 LOOK_SECONDS = 0.5
 """Between two looks at the notes of other processes."""
 
-HEARD_SECONDS = 4 * LOOK_SECONDS
-"""In which every process has looked, if it can."""
+LEAVING_SECONDS = 10.0
+"""So long is a process waited for that is to read why another one ends, and to write that down."""
 
 NOTHING_LOST = "asked to stop; a later attempt goes on from the last checkpoint, and only the open step is lost"
 
@@ -100,18 +100,29 @@ class Lookout:
             return self._ready
 
     def warn(self, code: ExitCode, message: str) -> None:
-        """Tell the others why this process is about to end, and give them the time to read it.
+        """Tell the others why this process is about to end, and wait until they have written it down."""
+        self._take_leave(("end", f"{int(code)} {message}"), ("over", ""))
 
-        A coordinator that does not answer is not waited for.
-        """
+    def follow(self) -> None:
+        """Tell the one who warned that this process has written down why it ends."""
+        self._take_leave(("over", ""))
+
+    def _take_leave(self, *notes: tuple[str, str]) -> None:
+        """In a thread, because a coordinator that does not answer is not waited for."""
         if self.joined:
-            note = (f"end/{self._index}", f"{int(code)} {message}")
-            threading.Thread(target=self._post, args=note, daemon=True).start()
-            time.sleep(HEARD_SECONDS)
+            leaving = threading.Thread(target=self._leave, args=(notes,), daemon=True)
+            leaving.start()
+            leaving.join(LEAVING_SECONDS)
 
-    def _post(self, name: str, text: str) -> None:
+    def _leave(self, notes: Sequence[tuple[str, str]]) -> None:
+        coordinates, warns = self._index == 0, len(notes) > 1
         with suppress(RuntimeError):
-            self._board.post(name, text)
+            for subject, text in notes:
+                self._board.post(f"{subject}/{self._index}", text)
+            while (coordinates or warns) and len(_about("over", self._board.posted())) < self._processes:
+                time.sleep(LOOK_SECONDS / 5)
+        if coordinates:
+            time.sleep(2 * LOOK_SECONDS)  # it leaves last: JAX aborts who outlives the coordinator
 
     def look(self) -> None:
         """Read the notes and act on them; a thread does it all the time."""

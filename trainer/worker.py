@@ -164,15 +164,17 @@ class Worker:
         self._begin_to_end()
         if code is ExitCode.STALLED:
             self._write_stacks()
-        self._finish(code, message)
+        self._finish(code, message, self.lookout.follow)
 
-    def _finish(self, code: ExitCode, message: str) -> NoReturn:
+    def _finish(self, code: ExitCode, message: str, take_leave: Callable[[], None]) -> NoReturn:
         self._shown.stop()
         self._note(code, None, message)
         log.info("%s", message)
         if code is ExitCode.PREEMPTED and self.lookout.joined:
             with suppress(RuntimeError):
                 self._part()
+        else:
+            take_leave()
         self._close_spool()
         _leave(code)
 
@@ -194,8 +196,7 @@ class Worker:
         """The others write their stacks too, if they can, before anybody ends: JAX would abort who is left."""
         self._begin_to_end()
         self._write_stacks()
-        self.lookout.warn(ExitCode.STALLED, message)
-        self._finish(ExitCode.STALLED, message)
+        self._finish(ExitCode.STALLED, message, lambda: self.lookout.warn(ExitCode.STALLED, message))
 
     def _write_stacks(self) -> None:
         if self._process is not None:

@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -74,6 +76,29 @@ def test_a_main_thread_that_decides_is_not_overtaken(pair: tuple[Process, Proces
         process.lookout.look()
     assert second.lookout.seal() is True
     assert first.ended == second.ended == []
+
+
+@pytest.mark.parametrize("warns", [0, 1])
+def test_who_warns_waits_for_the_others_and_the_coordinator_leaves_last(
+    pair: tuple[Process, Process], warns: int
+) -> None:
+    """Whichever of two processes fails, none leaves before both have written down why, and process 0 is the second."""
+    left: list[int] = []
+
+    def leave(index: int, take_leave: Callable[[], None]) -> None:
+        take_leave()
+        left.append(index)
+
+    failing, other = pair[warns].lookout, pair[1 - warns].lookout
+    first = threading.Thread(target=leave, args=(warns, lambda: failing.warn(ExitCode.FAILED, "no space")))
+    first.start()
+    first.join(1)
+    assert left == []
+    other.look()
+    assert pair[1 - warns].ended == [ExitCode.PEER_LOST]
+    leave(1 - warns, other.follow)
+    first.join()
+    assert left == [1, 0]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
