@@ -101,6 +101,7 @@ def test_a_full_disk_is_told_with_the_way_on() -> None:
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), ExitCode.OUT_OF_MEMORY),
         (MemoryError(), ExitCode.OUT_OF_MEMORY),
         (jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection closed by peer"), ExitCode.PEER_LOST),
+        (ValueError("UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer"), ExitCode.PEER_LOST),
         (jax.errors.JaxRuntimeError("INTERNAL: something else"), ExitCode.FAILED),
         (ValueError("heartbeat"), ExitCode.FAILED),
         (RunError(ExitCode.NON_FINITE, "NaN"), ExitCode.NON_FINITE),
