@@ -209,9 +209,10 @@ def explain(error: Exception) -> RunError:
         return RunError(ExitCode.FAILED, f"{what}; free some space: a restart goes on from the newest checkpoint")
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return RunError(ExitCode.OUT_OF_MEMORY, text)
-    lost = ("Gloo ", "coordination service", "Connection closed by peer", "Connection reset by peer", "heartbeat")
-    # Where the status is UNKNOWN, JAX raises a ValueError.
-    if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and any(sign in text for sign in lost):
+    lost = ("Gloo", "coordination service", "Connection closed by peer", "Connection reset by peer", "heartbeat")
+    told = isinstance(error, jax.errors.JaxRuntimeError) and any(sign in text for sign in lost)
+    # JAX raises some errors of its runtime as a ValueError, with the name of their status.
+    if told or (isinstance(error, ValueError) and text.startswith("UNKNOWN: Gloo")):
         reason = text.splitlines()[0]
         return RunError(ExitCode.PEER_LOST, f"another process was lost, and its log holds the cause ({reason})")
     return RunError(ExitCode.FAILED, f"{type(error).__name__}: {text}")
