@@ -23,7 +23,7 @@ from examples.demo import sums
 from examples.demo.tokenizer import VOCABULARY, save_tokenizer, train_tokenizer
 from trainer.arrays.logprobs import token_logprobs
 from trainer.model.config import ModelConfig, read_model_config, write_model_config
-from trainer.model.decoder import Params, head, hidden_states
+from trainer.model.decoder import Params, causal_attention, head, hidden_states
 from trainer.model.saving import save_params
 from trainer.model.weights import load_params, random_params
 
@@ -106,7 +106,8 @@ def completion_loss(params: Params, config: ModelConfig, rows: dict[str, jax.Arr
 
 def _hidden(params: Params, config: ModelConfig, tokens: jax.Array, valid: jax.Array) -> jax.Array:
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape)
-    return hidden_states(params, config, tokens, positions, valid, mesh=None, compute_dtype=jnp.float32)
+    attend = causal_attention(valid)
+    return hidden_states(params, config, tokens, positions, attend, mesh=None, compute_dtype=jnp.float32)
 
 
 def pretrain(config: ModelConfig, rows: Rows) -> tuple[Params, float]:
