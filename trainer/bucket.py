@@ -52,9 +52,8 @@ def path(uri: str) -> epath.Path:
     if is_uri(uri):
         import fsspec
 
-        logging.getLogger("gcsfs").setLevel(
-            logging.CRITICAL
-        )  # it tells with a traceback what its caller tells in words
+        # It tells with a traceback what its caller tells in words.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # else a look by gRPC at each bucket
         fsspec.config.conf["gcs"] = {"use_listings_cache": False, "requests_timeout": _REQUEST_SECONDS}
         return epath.Path(uri)

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn, Protocol
 
@@ -101,28 +101,32 @@ class Lookout:
 
     def warn(self, code: ExitCode, message: str) -> None:
         """Tell the others why this process is about to end, and wait until they have written it down."""
-        self._take_leave(("end", f"{int(code)} {message}"), ("over", ""))
+        self._take_leave(f"{int(code)} {message}")
 
     def follow(self) -> None:
         """Tell the one who warned that this process has written down why it ends."""
-        self._take_leave(("over", ""))
+        self._take_leave(None)
 
-    def _take_leave(self, *notes: tuple[str, str]) -> None:
+    def _take_leave(self, warning: str | None) -> None:
         """In a thread, because a coordinator that does not answer is not waited for."""
         if self.joined:
-            leaving = threading.Thread(target=self._leave, args=(notes,), daemon=True)
+            leaving = threading.Thread(target=self._leave, args=(warning,), daemon=True)
             leaving.start()
             leaving.join(LEAVING_SECONDS)
 
-    def _leave(self, notes: Sequence[tuple[str, str]]) -> None:
-        coordinates, warns = self._index == 0, len(notes) > 1
+    def _leave(self, warning: str | None) -> None:
+        coordinates = self._index == 0
         with suppress(RuntimeError):
-            for subject, text in notes:
-                self._board.post(f"{subject}/{self._index}", text)
-            while (coordinates or warns) and len(_about("over", self._board.posted())) < self._processes:
+            if warning is not None:
+                self._board.post(f"end/{self._index}", warning)
+            self._board.post(f"over/{self._index}", "")
+            while (coordinates or warning is not None) and not self._all_said("over"):
                 time.sleep(LOOK_SECONDS / 5)
         if coordinates:
             time.sleep(2 * LOOK_SECONDS)  # it leaves last: JAX aborts who outlives the coordinator
+
+    def _all_said(self, subject: str) -> bool:
+        return len(_about(subject, self._board.posted())) == self._processes
 
     def look(self) -> None:
         """Read the notes and act on them; a thread does it all the time."""
@@ -143,7 +147,7 @@ class Lookout:
         if not (self._ready or self._sealed) and self._nothing_to_lose():
             self._ready = True
             self._board.post(f"ready/{self._index}", "")
-        if self._ready and len(_about("ready", self._board.posted())) == self._processes:
+        if self._ready and self._all_said("ready"):
             self._end(ExitCode.PREEMPTED, NOTHING_LOST)
 
     def _watch(self) -> None:

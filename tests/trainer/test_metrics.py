@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from step_row import ROW
 
 from trainer.metrics import MetricsFile, group_row, reward_row, statistics
 from trainer.progress import Pace, StepShown, clock, evaluation_line
@@ -76,29 +77,15 @@ def test_the_pace_leaves_the_compiling_step_out() -> None:
 
 def test_a_step_is_one_line() -> None:
     """Reward and its parts, loss, gradient, length, tokens per second, the phases and the time that is left."""
-    row = {
-        "step": 12,
-        "reward/total/mean": 0.5125,
-        "reward/correct/mean": 0.41,
-        "reward/unscorable": 0,
-        "update/loss": -0.00124,
-        "update/grad_norm": 0.3141,
-        "length/completion/mean": 213.4,
-        "throughput/completion_tokens_per_s": 4120.4,
-        "time/step_s": 12.13,
-        "time/rollout_s": 9.0,
-        "time/rewards_s": 0.1,
-        "time/update_s": 2.9,
-    }
-    line = StepShown(row, 100, ("correct",), 1065.0).line()
+    line = StepShown(ROW, 100, ("correct",), 1065.0).line()
     assert line == (
         "step 12/100 | reward 0.512 (correct 0.410) | loss -0.0012 | grad 0.314 | length 213 | 4,120 tok/s "
         "| 12.1 s (rollout 9.0, rewards 0.1, update 2.9) | ETA 0:17:45"
     )
-    assert StepShown(row, 100, ("correct",), 1065.0).fitting(80) == (
+    assert StepShown(ROW, 100, ("correct",), 1065.0).fitting(80) == (
         "step 12/100 | reward 0.512 | loss -0.0012 | length 213 | 4,120 tok/s | 12.1 s"
     )
-    assert "| 3 unscorable |" in StepShown(row | {"reward/unscorable": 3}, 100, ("correct",), None).line()
+    assert "| 3 unscorable |" in StepShown(ROW | {"reward/unscorable": 3}, 100, ("correct",), None).line()
 
 
 def test_an_evaluation_is_one_line() -> None:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole_rows import states_of
 
 from trainer.distributed import Stopped
 from trainer.model.config import read_model_config
@@ -229,15 +230,6 @@ def test_bfloat16_decodes_what_float32_does(tied, sampling_of):
     assert isinstance(suffix, KeysValues)
     assert {hidden.dtype, last.dtype, suffix.keys.dtype} == {jnp.dtype(jnp.bfloat16)}
     row = jnp.asarray([[*prompts[1], 7]], jnp.int32)
-    positions = jnp.arange(row.shape[1], dtype=jnp.int32)[None]
-    whole = hidden_states(
-        params,
-        config,
-        row,
-        positions,
-        causal_attention(jnp.ones(row.shape, bool)),
-        mesh=mesh,
-        compute_dtype=jnp.float32,
-    )
+    whole = states_of(params, config, mesh, row)
     want, got = np.asarray(whole)[0, -1], np.asarray(hidden.astype(jnp.float32))[0, 0]
     assert np.abs(got - want).max() < 0.03 * np.abs(want).max()

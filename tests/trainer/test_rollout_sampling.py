@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from truncating import truncated_softmax
+from whole_rows import states_of
 
 from trainer.arrays.logprobs import token_logprobs
 from trainer.arrays.truncation import Truncation
@@ -125,16 +126,7 @@ def test_the_trainer_scores_the_distribution_that_was_sampled(model, sampling_of
     config, mesh, params = model
     done = rollout_of(model, sampling_of(9, 1.5, **settings)).generate(params, [PROMPT], [0], 0, 3, 32, samples=4)
     rows = jnp.asarray([PROMPT + row for row in done.tokens.tolist()], jnp.int32)
-    positions = jnp.broadcast_to(jnp.arange(rows.shape[1], dtype=jnp.int32)[None], rows.shape)
-    hidden = hidden_states(
-        params,
-        config,
-        rows,
-        positions,
-        causal_attention(jnp.ones(rows.shape, bool)),
-        mesh=mesh,
-        compute_dtype=jnp.float32,
-    )
+    hidden = states_of(params, config, mesh, rows)
     start = len(PROMPT)
     scored, _ = token_logprobs(
         hidden[:, start - 1 : -1],

@@ -9,26 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from step_row import ROW
 
 from trainer import showing
 from trainer.progress import StepShown, completions_lines
 from trainer.showing import Display, Terminal, completions_table, display, shown_as
 from trainer.watchdog import Heartbeat
 
-ROW = {
-    "step": 12,
-    "reward/total/mean": 0.5125,
-    "reward/correct/mean": 0.41,
-    "reward/unscorable": 0,
-    "update/loss": -0.00124,
-    "update/grad_norm": 0.3141,
-    "length/completion/mean": 213.4,
-    "throughput/completion_tokens_per_s": 4120.4,
-    "time/step_s": 12.13,
-    "time/rollout_s": 9.0,
-    "time/rewards_s": 0.1,
-    "time/update_s": 2.9,
-}
 RECORDS = [
     {"prompt": "2 + 2?", "completion": f"{text} <answer>4</answer>", "total": total, "tokens": 9, "finished": total > 0}
     | {"rewards": {"correct": total}}

@@ -1,18 +1,19 @@
 """Shares of the machine, against numbers worked by hand for a model small enough to count."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from launching import resolved
+from small_step import model_of
 
 from trainer.contract.batch import BatchPlan
 from trainer.metricnames import METRICS, metric_of
-from trainer.model.config import ModelConfig
 from trainer.usage import Sizes, Usage, decode_bytes, peaks, update_flops
 
-MODEL = ModelConfig(
+MODEL = model_of(
     model_type="llama",
     layers=2,
     hidden=8,
@@ -21,12 +22,8 @@ MODEL = ModelConfig(
     kv_heads=2,
     head_dim=2,
     vocab=100,
-    max_positions=64,
-    rope_theta=1e4,
-    rms_eps=1e-6,
     tied=True,
     qkv_bias=False,
-    qk_norm=False,
 )
 BODY = 2 * (8 * 2 * (2 * 4 + 2 * 2) + 2 * 8 + 3 * 8 * 16) + 8
 PROMPTS, COMPLETIONS = np.array([3.0, 3.0, 5.0, 5.0]), np.array([4.0, 2.0, 1.0, 6.0])
@@ -55,7 +52,7 @@ def test_the_work_of_an_update_is_counted_by_weight_and_token() -> None:
     seen = (3**2 + 4**2 + 2 * 3 * 4 + 2**2 + 2 * 3 * 2) + (5**2 + 1**2 + 2 * 5 * 1 + 6**2 + 2 * 5 * 6)
     expected = 6 * BODY * (3 + 5 + 13) + 6 * 100 * 8 * 13 + 6 * 2 * 4 * 2 * seen
     assert update_flops(MODEL, 2, PROMPTS, COMPLETIONS) == expected
-    untied = ModelConfig(**{name: getattr(MODEL, name) for name in MODEL.__slots__} | {"tied": False})
+    untied = dataclasses.replace(MODEL, tied=False)
     assert update_flops(untied, 2, PROMPTS, COMPLETIONS) == expected
 
 
