@@ -2,12 +2,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-LOCKS  := base controller trainer tpu dev parity
+LOCKS  := base controller trainer tpu dev parity tunix
 PARITY := .venv-parity
+TUNIX  := .venv-tunix
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-light test-all check lint bench parity generate lock clean
+.PHONY: help setup demo test test-light test-all check lint bench bench-tunix parity generate lock clean
 
 ##@ Use
 help: ## List the commands
@@ -41,6 +42,9 @@ bench: $(READY) ## Ratios against a baseline in the same run, with the machine's
 	$(BIN)/python tests/bench/startup.py
 	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m tests.bench.step
 
+bench-tunix: $(TUNIX)/.ready ## One training step here and in Tunix, in turn (1 GB to fetch once)
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.bench.beside_tunix $(TUNIX)/bin/python
+
 parity: $(PARITY)/.ready ## Exports against transformers, PEFT and PyTorch, in an environment of their own (3 GB to fetch once)
 	JAX_PLATFORMS=cpu PYTHONPATH=. $(PARITY)/bin/python -m pytest -q tests/parity/exports.py
 
@@ -49,6 +53,7 @@ generate: $(READY) ## Rewrite what is generated from the types (docs/api.md, rul
 
 lock: $(READY) ## Resolve pyproject.toml anew into .ci/requirements/*.txt
 	@for lock in $(LOCKS); do \
+	  sources=pyproject.toml; \
 	  case $$lock in \
 	    base) extras= ;; \
 	    controller) extras="--extra controller" ;; \
@@ -56,13 +61,14 @@ lock: $(READY) ## Resolve pyproject.toml anew into .ci/requirements/*.txt
 	    tpu) extras="--extra trainer --extra tpu --extra tracking" ;; \
 	    dev) extras="--extra controller --extra trainer --extra dev" ;; \
 	    parity) extras="--extra trainer --group pyproject.toml:parity --constraint .ci/requirements/dev.txt" ;; \
+	    tunix) extras="--group pyproject.toml:tunix" sources= ;; \
 	  esac; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --custom-compile-command "make lock" $$extras pyproject.toml --output-file .ci/requirements/$$lock.txt; \
+	    --custom-compile-command "make lock" $$extras $$sources --output-file .ci/requirements/$$lock.txt; \
 	done
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) $(PARITY) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PARITY) $(TUNIX) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(READY): .ci/requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, {v.major}.{v.minor} was found; set PYTHON=/path/to/python3.11")'
@@ -72,7 +78,7 @@ $(READY): .ci/requirements/dev.txt pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(PARITY)/.ready: .ci/requirements/parity.txt | $(READY)
-	@$(PYTHON) -m venv $(PARITY)
-	@$(PARITY)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/requirements/parity.txt
+$(PARITY)/.ready $(TUNIX)/.ready: .venv-%/.ready: .ci/requirements/%.txt | $(READY)
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/requirements/$*.txt
 	@touch $@
