@@ -100,6 +100,9 @@ def rows_of(questions: Sequence[Question], texts: list[str], token_ids: list[lis
     return Rows([question.prompt for question in questions], texts, token_ids, columns, completed)
 
 
-def prompt_bucket(questions: Sequence[Question], longest: int) -> int:
-    """The padded length for these prompts. All processes know all questions, and so agree without asking."""
-    return bucket(max(len(question.token_ids) for question in questions), longest)
+def prompt_bucket(questions: Sequence[Question], longest: int, usual: int = 0) -> int:
+    """The padded length for these prompts, or for `usual` tokens if that is more: each length is compiled once.
+
+    All processes know all questions, and so agree without asking.
+    """
+    return bucket(max(usual, *(len(question.token_ids) for question in questions)), longest)

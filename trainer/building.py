@@ -159,6 +159,7 @@ def _learner(
         _pad_id(ready),
         make_update(score, mesh, optimizer, state, algorithm=run.algorithm, longest=longest, frozen=frozen),
         make_logprobs(score, mesh),
+        ready.train.usual_longest(run.batch.prompts_per_step),
         reference,
         frozen,
     )

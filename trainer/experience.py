@@ -4,14 +4,14 @@ In: parameters and the questions of the step. Out: this process's completions, a
 It refuses to know what the update does with them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.asking import Answers, Asker, Call, prompt_bucket
+from trainer.asking import Answers, Asker, Call
 from trainer.contract.batch import BatchPlan
 from trainer.data import Question
 from trainer.distributed import gather
@@ -105,10 +105,6 @@ def collect(
         if table.differing(plan.group_size).sum() >= plan.prompts_per_step:
             break
     return Experience(answers, scores, table, questions[: len(table.totals) // plan.group_size])
-
-
-def call_for(questions: Sequence[Question], plan: BatchPlan, step: int, seed: int, longest_prompt: int) -> Call:
-    return Call(step, seed, prompt_bucket(questions, longest_prompt), samples=plan.group_size)
 
 
 def _table(rows: NDArray[np.float64], rewards: int) -> Table:

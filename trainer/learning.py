@@ -31,6 +31,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 class Learner:
     """The compiled programs of an update with what they need of a run.
 
+    `usual_prompt` tokens are what prompts are padded to at least: a step of shorter ones compiles nothing.
     `reference` holds the weights that the KL term stays near, split like the policy's; None without one. `frozen` is
     the model where adapters are trained.
     """
@@ -41,6 +42,7 @@ class Learner:
     pad_id: int
     update: Update
     logprobs: Logprobs
+    usual_prompt: int
     reference: Params | None
     frozen: Frozen | None = None
 
@@ -98,7 +100,7 @@ class Learner:
     def sizes(self, table: Table) -> BatchSizes:
         """The static shape of a batch of these rows, the same on every process."""
         sampling, lengths = self.run.sampling, table.completion_tokens.astype(np.int64)
-        prompt_bucket = bucket(int(np.max(table.prompt_tokens)), sampling.global_length)
+        prompt_bucket = bucket(max(self.usual_prompt, int(np.max(table.prompt_tokens))), sampling.global_length)
         return sizes_of(lengths, self.run.batch, prompt_bucket=prompt_bucket, limit=sampling.max_length_sample)
 
     def _batch(self, found: Experience) -> TrainBatch:

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from trainer import progress
-from trainer.asking import Asker
+from trainer.asking import Asker, Call, prompt_bucket
 from trainer.cadence import Cadence
 from trainer.checkpoint import Checkpoints, Place, fingerprint
 from trainer.contract.exits import ExitCode, RunError
@@ -25,12 +25,13 @@ from trainer.contract.process import ProcessConfig
 from trainer.data import QuestionSet, draw, epoch_of
 from trainer.distributed import Stopped, agree_any, agree_to_stop, gather
 from trainer.evaluate import Evaluation, answer_record
-from trainer.experience import Experience, Round, call_for, collect, table_row
+from trainer.experience import Experience, Round, collect, table_row
 from trainer.learning import Learner
 from trainer.lookout import Lookout
 from trainer.metricnames import LOSS_NEAR_ZERO
 from trainer.metrics import MetricsFile, Row, batch_row
 from trainer.model.decoder import Params
+from trainer.programs import CompileClock
 from trainer.selection import Choice, choice_row, choose, deal, everything
 from trainer.showing import completions_table, shown_as
 from trainer.spoiled import SpoiledSteps
@@ -80,7 +81,7 @@ class Loop:
         self._plan = run.process.run.batch
         self._index = run.process.process_index
         self._metrics = MetricsFile(Path(run.process.folder.metrics))
-        self._pace = progress.Pace()
+        self._pace, self._compiling = progress.Pace(), CompileClock()
         self._spoiled = SpoiledSteps(run.process)
         self._cadence = Cadence(run.process.run.checkpoint)
         self._reached = 0
@@ -117,7 +118,7 @@ class Loop:
 
     def _step(self, state: TrainState, place: Place) -> tuple[TrainState, Place, Row]:
         """Train one step. Until its update begins, Stopped leaves it undone, with `state` as it was."""
-        step = place.step + 1
+        step, compiling = place.step + 1, self._compiling.seconds
         watch = progress.Stopwatch(entered=lambda phase: self._run.heartbeat.begin(phase, step))
         found = collect(
             self._run.asker,
@@ -137,6 +138,7 @@ class Loop:
         self._reached = step
         place = replace(place, step=step, cursor=place.cursor + choice.walked)
         row = measured | self._usage(found, batch, watch) | self._row(place, found, choice, watch)
+        row["time/compile_s"] = self._compiling.seconds - compiling
         self._tell(row, found)
         return state, place, row
 
@@ -144,9 +146,8 @@ class Loop:
         config, count = self._config, self._plan.prompts_per_step
         rows = draw(config.seed, len(self._run.questions), place.cursor + number * count, count)
         questions = [self._run.questions.questions[row] for row in rows]
-        return Round(
-            questions, call_for(questions, self._plan, place.step + 1, config.seed, config.sampling.global_length)
-        )
+        size = prompt_bucket(questions, config.sampling.global_length, self._run.learner.usual_prompt)
+        return Round(questions, Call(place.step + 1, config.seed, size, samples=self._plan.group_size))
 
     def _chosen(self, step: int, found: Experience) -> tuple[Choice, Experience]:
         if self._config.algorithm.dynamic_sampling == 1:

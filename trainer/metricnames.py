@@ -85,6 +85,7 @@ METRICS = (
     Metric("time/rollout_s", "seconds", "sampling the completions"),
     Metric("time/rewards_s", "seconds", "scoring them"),
     Metric("time/update_s", "seconds", "gradients and the optimizer's step"),
+    Metric("time/compile_s", "seconds", "of these, compiling: where lengths need a batch of another size than before"),
     Metric("time/step_s", "seconds", "the whole step, without evaluation and checkpoint"),
     Metric(
         "time/checkpoint_s", "seconds", "what a checkpoint took from training; most of it is written behind", _SAVED

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+_MAKING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
 _CPU_DESCRIPTION = Path("/proc/cpuinfo")
 
 
@@ -26,6 +27,21 @@ def keep_programs(folder: str) -> None:
     jax.config.update("jax_compilation_cache_dir", folder)
     # JAX looks once whether programs are kept, at its first program, and there have been some.
     compilation_cache.reset_cache()
+
+
+class CompileClock:
+    """Seconds that this process has spent on making programs, or reading kept ones, since the clock was made.
+
+    JAX compiles while the program is first called: the time is a part of whatever phase that was.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+
+    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event in _MAKING:
+            self.seconds += duration_secs
 
 
 def _cpu_instructions() -> str | None:

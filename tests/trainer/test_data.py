@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.contract.runner import DataConfig
 from trainer.data import DataError, draw, load_questions
+from trainer.data.questions import usual_longest
 
 TEMPLATE = (
     "{% for m in messages %}<bos>{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -243,3 +244,9 @@ def test_conversations_need_a_chat_template(tmp_path: Path, tokenizer) -> None:
     path = conversations(tmp_path / "c.jsonl", CONVERSATION)
     with pytest.raises(DataError, match=r"^data.prompt_field: the rows hold conversations, and .* no chat template"):
         load(path, tokenizer, prompt_field="prompt")
+
+
+def test_one_long_prompt_among_many_is_not_the_usual_size() -> None:
+    """Of 1,000 prompts one is long: one step of four in 250 meets it. Where one in ten is long, most of eight do."""
+    assert usual_longest([10] * 999 + [1000], 4) == 10
+    assert usual_longest([10] * 90 + [1000] * 10, 8) == 1000

@@ -158,6 +158,6 @@ def test_a_process_takes_its_rows_out_of_each_pass(byte_model: Path, data: Path,
     answers = [Answers([question] * 4, [[6]] * 4, [""] * 4, np.ones(4, bool))] * 2
     table = Table(*[totals] * 6)
     scores = [Scores((), np.zeros(0), np.zeros(0), totals[rows], {}) for rows in (slice(4, 8), slice(12, 16))]
-    learner = Learner(run, 1, None, 0, None, None, None)
+    learner = Learner(run, 1, None, 0, None, None, 0, None)
     rows = learner.rows(Experience(answers, scores, table, []))
     assert [row.advantage for row in rows] == [-2, 2, -3, 3, -6, 6, -7, 7]

@@ -81,7 +81,7 @@ def test_a_chosen_group_keeps_what_belongs_to_it(tmp_path: Path) -> None:
     assert [answers.texts for answers in batch.answers] == [["text of 40", "text of 50"], ["text of 0", "text of 10"]]
     assert [answers.finished.tolist() for answers in batch.answers] == [[True, True], [False, False]]
     assert batch.totals.tolist() == [7, 9, 5, 5]
-    learned = Learner(run, 0, None, 0, None, None, None).rows(batch)
+    learned = Learner(run, 0, None, 0, None, None, 0, None).rows(batch)
     assert [(row.advantage, row.trained) for row in learned] == [(-1, True), (1, True), (0, False), (0, False)]
     assert learned[1].rollout_logprobs.tolist() == (np.float32(rows[5]) / 3).tolist()
 
