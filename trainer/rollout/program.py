@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from trainer.arrays.largest import index_of_largest
 from trainer.arrays.logprobs import logit_of
 from trainer.arrays.truncation import Truncation, kept
 from trainer.mesh import DATA, batch_sharding
@@ -250,14 +251,14 @@ def _chooser(
         logits = jnp.einsum("bre,ve->brv", hidden, head(weights), preferred_element_type=jnp.float32)
         logits = constrain(logits, program.mesh, DATA, None, "tp")
         if greedy:
-            best = jnp.broadcast_to(jnp.argmax(logits, axis=-1).astype(jnp.int32), shape)
+            best = jnp.broadcast_to(index_of_largest(logits), shape)
             return Drawn(best, jnp.zeros(shape), jnp.zeros(shape))
         logits = logits / program.temperature
         allowed = logits
         if program.truncation.active:
             allowed = jnp.where(kept(logits, program.truncation), logits, -jnp.inf)
         drawn = jax.vmap(jax.vmap(noise, (0, None)), (0, None))(keys, index)
-        chosen = jnp.argmax(allowed + constrain(drawn, program.mesh, DATA, None, "tp"), axis=-1).astype(jnp.int32)
+        chosen = index_of_largest(allowed + constrain(drawn, program.mesh, DATA, None, "tp"))
         logit = logit_of(logits, chosen)
         return Drawn(chosen, *(logit - jax.nn.logsumexp(part, axis=-1) for part in (allowed, logits)))
 
