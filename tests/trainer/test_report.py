@@ -13,9 +13,9 @@ from recorded import recorded, sample
 
 from trainer.contract.exits import RunError
 from trainer.report import main
-from trainer.report.charts import chart_of, moving_mean, number, ticks
+from trainer.report.charts import chart_of, moving_mean, number, thinned, ticks
 from trainer.report.page import page
-from trainer.report.record import MOST_SAMPLES, read_record
+from trainer.report.record import MOST_LETTERS, MOST_SAMPLES, read_record
 
 HOSTILE = "</td></script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">&amp;"
 ROWS = [
@@ -36,7 +36,7 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.texts: dict[str, list[str]] = {}
-        self.feed(text)
+        self.feed(text.replace("<wbr>", ""))  # a name is one text, wherever its line may end
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -116,7 +116,11 @@ def test_two_runs_are_laid_over_one_another(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path) -> None:
-    """Without a step there are no curves and no completions, and the configuration is there."""
+    """Without a step there are no curves and no completions, and the configuration is there; one evaluation is no
+    change.
+    """
+    examined = Page(page([read_record(recorded(tmp_path, "dddd4444", ROWS[:1], {}))]))
+    assert examined.texts["dd"] == ["not finished, step 0 of 3", "0.25"]
     found = Page(page([read_record(recorded(tmp_path, "cccc3333", [], {}))]))
     assert found.all("figure") == []
     assert "None was written yet." in found.texts["p"]
@@ -148,6 +152,24 @@ def test_a_page_holds_the_latest_completions_and_two_evaluations(run: Path) -> N
     assert record.left_out == 3
     answers = [(found.step, found.completion) for found in record.samples if found.evaluated]
     assert answers == [(0, "answer 0"), (0, "answer 1"), (10, "answer 0"), (10, "answer 1")]
+
+
+def test_long_completions_make_no_endless_page(run: Path) -> None:
+    """Of completions with many letters fewer are kept, the latest of training and the first of an evaluation."""
+    long = "x" * (MOST_LETTERS // 3)
+    bodies = [sample(20, f"{place}{long}", 0.0) | {"question": place} for place in range(5)]
+    text = "".join(json.dumps(body) + "\n" for body in bodies)
+    (run / "completions" / "step-00000020.jsonl").write_text(text)
+    (run / "eval" / "step-00000020").mkdir(parents=True)
+    (run / "eval" / "step-00000020" / "process-0.jsonl").write_text(text)
+    record = read_record(run)
+    assert [(found.completion[0], found.evaluated) for found in record.samples] == [
+        ("3", False),
+        ("4", False),
+        ("0", True),
+        ("1", True),
+    ]
+    assert record.left_out == 6
 
 
 def test_what_is_no_run_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +208,9 @@ def test_a_curve_is_drawn_where_its_numbers_are() -> None:
     ]
     assert [tick.label for tick in chart.x_ticks] == ["0", "2", "4", "6", "8", "10"]
     assert chart_of([(0, [])]) is None
+    short = chart_of([(0, [(0.0, 0.0), (1.0, 2.0)])])
+    assert short is not None
+    assert [tick.label for tick in short.x_ticks] == ["0", "1"]  # there is no half a step
 
 
 def test_a_peak_does_not_flatten_the_rest() -> None:
@@ -205,6 +230,16 @@ def test_ticks_are_round_and_hold_the_numbers() -> None:
     assert ticks(-3.0, 12.0, 4) == [-5.0, 0.0, 5.0, 10.0, 15.0]
     around = ticks(7.0, 7.0, 4)
     assert around[0] < 7.0 < around[-1]
+
+
+def test_a_very_long_curve_keeps_its_peaks() -> None:
+    """Of ten thousand steps a thousand points are drawn, the lowest and the highest among them, in their order."""
+    points = [(float(step), float(step == 4321) - float(step == 77)) for step in range(10_000)]
+    drawn = thinned(points)
+    assert 900 < len(drawn) <= 1000
+    assert list(drawn) == sorted(drawn)
+    assert {(77.0, -1.0), (4321.0, 1.0)} <= set(drawn)
+    assert thinned(points[:1000]) == points[:1000]
 
 
 def test_a_long_curve_is_smoothed_by_its_neighbours() -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import median
 
 WIDTH, HEIGHT = 360.0, 190.0
@@ -10,6 +11,9 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 10.0, 24.0
 """Margins of the plot, in the units of the SVG's view box."""
 SMOOTHED_FROM = 40
 """Points from which on a curve is drawn faintly behind its moving mean."""
+
+MOST_POINTS = 1000
+"""Points that a curve is drawn with: a plot is some four hundred pixels wide."""
 
 PEAK = 3.0
 """Medians above which a peak is cut."""
@@ -74,9 +78,10 @@ def chart_of(series: Sequence[tuple[int, Points]], *, cuts_peaks: bool = False) 
     curves = []
     for run, points in drawn:
         smooth = moving_mean(points) if len(points) >= SMOOTHED_FROM else []
-        path, mean = ([at(x, min(y, highest)) for x, y in some] for some in (points, smooth))
+        path, mean = ([at(x, min(y, highest)) for x, y in thinned(some)] for some in (points, smooth))
         curves.append(Curve(run, _path(path), _path(mean), path[-1], number(points[-1][1])))
-    across = tuple(Tick(at(x, low)[0], number(x)) for x in ticks(x_low, x_high, 5) if x_low <= x <= x_high)
+    steps = [x for x in ticks(x_low, x_high, 5) if x_low <= x <= x_high and math.isclose(x, round(x), abs_tol=1e-6)]
+    across = tuple(Tick(at(x, low)[0], number(x)) for x in steps)
     up = tuple(Tick(at(x_low, y)[1], number(y)) for y in y_ticks)
     return Chart(tuple(curves), across, up, (x_low, x_high), peak)
 
@@ -100,11 +105,24 @@ def ticks(low: float, high: float, wanted: int) -> list[float]:
 def moving_mean(points: Points) -> list[tuple[float, float]]:
     """The mean of each point and those around it, a fifteenth of the curve; at the ends of those there are."""
     half = max(1, len(points) // 30)
+    sums = [0.0, *accumulate(y for _, y in points)]
     means = []
     for place, (x, _) in enumerate(points):
-        near = [y for _, y in points[max(0, place - half) : place + half + 1]]
-        means.append((x, sum(near) / len(near)))
+        first, last = max(0, place - half), min(len(points), place + half + 1)
+        means.append((x, (sums[last] - sums[first]) / (last - first)))
     return means
+
+
+def thinned(points: Points) -> Points:
+    """At most about `MOST_POINTS`: of each stretch the lowest and the highest, so that no peak is lost."""
+    size = math.ceil(2 * len(points) / MOST_POINTS)
+    if size < 3:
+        return points
+    kept: list[tuple[float, float]] = []
+    for start in range(0, len(points), size):
+        stretch = sorted(points[start : start + size], key=lambda point: point[1])
+        kept += sorted({stretch[0], stretch[-1]})
+    return kept
 
 
 def number(value: float) -> str:

@@ -8,12 +8,14 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
 
 from trainer.metricnames import LOSS_NEAR_ZERO, metric_of
 from trainer.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, Points, chart_of, number
@@ -53,6 +55,7 @@ def page(records: Sequence[Record]) -> str:
     """The whole page about one run, or about several laid over one another."""
     script = _part("report.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = _breakable
     sections, rest = _sections(records)
     return environment.from_string(_part("report.html")).render(
         title=" and ".join(record.label for record in records),
@@ -79,6 +82,11 @@ def _part(name: str) -> str:
     return (_PARTS / name).read_text(encoding="utf-8")
 
 
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line after each of its words."""
+    return Markup(re.sub("([/_.])", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped
+
+
 def _head(record: Record) -> dict[str, Any]:
     steps = record.config.get("steps", record.step)
     state = "finished" if record.finished else "not finished"
@@ -90,15 +98,21 @@ def _head(record: Record) -> dict[str, Any]:
     if best:
         values = _column(record, best)
         title = "accuracy, evaluated" if best != ACCURACY[-1] else "reward, evaluated"
-        facts.append((title, f"{number(values[0][1])} → {number(values[-1][1])}"))
+        facts.append((title, _change(values)))
     if rewards:
-        facts.append(("reward, training", f"{number(rewards[0][1])} → {number(rewards[-1][1])}"))
+        facts.append(("reward, training", _change(rewards)))
     if seconds:
         facts.append(("a step, median", f"{number(median(y for _, y in seconds))} s"))
     if rate:
         facts.append(("sampled, median", f"{number(median(y for _, y in rate))} tokens/s"))
     model = str(record.config.get("model_path", "")) + (f"@{record.model_revision}" if record.model_revision else "")
     return {"label": record.label, "folder": str(record.folder), "model": model, "facts": facts}
+
+
+def _change(values: Points) -> str:
+    """The first and the last value, or the only one."""
+    ends = [number(y) for _, y in (values[0], values[-1])]
+    return " → ".join(ends if len(values) > 1 else ends[:1])
 
 
 def _column(record: Record, name: str) -> Points:
@@ -153,11 +167,12 @@ def _chart(name: str, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _curves(records: Sequence[Record]) -> dict[str, list[list[list[float]]]]:
-    """Metric → run → [steps, values]: what the script tells under the pointer."""
-    return {
-        name: [[list(axis) for axis in zip(*_column(record, name), strict=True)] or [[], []] for record in records]
-        for name in _names(records)
-    }
+    """Metric → run → [steps, values]: what the script tells under the pointer, in as many digits as it tells."""
+
+    def axes(points: Points) -> list[list[float]]:
+        return [[int(step) for step, _ in points], [float(f"{value:.5g}") for _, value in points]]
+
+    return {name: [axes(_column(record, name)) for record in records] for name in _names(records)}
 
 
 def _times(record: Record) -> list[dict[str, Any]]:

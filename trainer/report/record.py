@@ -17,6 +17,8 @@ MOST_SAMPLES = 2000
 """Completions of training that a page holds; of more, the latest."""
 EVALUATED_SHOWN = 64
 """Questions of an evaluation that a page holds: the first, which are the same in every evaluation."""
+MOST_LETTERS = 4_000_000
+"""Of these completions with their prompts, of training and of each evaluation: what a browser opens in a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ def read_record(folder: Path) -> Record:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(ExitCode.INVALID_CONFIG, f"{path}: cannot be read ({error}); name another run") from None
     training = list(_training(Path(files.completions)))
+    latest = _fitting(reversed(training[-MOST_SAMPLES:]))[::-1]
     return Record(
         folder=folder,
         run_id=run_id,
@@ -79,8 +82,8 @@ def read_record(folder: Path) -> Record:
         config={name: value for name, value in config.items() if name != "batch"},
         plan=dict(config.get("batch", {})),
         metrics=MetricsFile(Path(files.metrics)).read(),
-        samples=training[-MOST_SAMPLES:] + list(_evaluated(Path(files.evaluations))),
-        left_out=max(0, len(training) - MOST_SAMPLES),
+        samples=latest + list(_evaluated(Path(files.evaluations))),
+        left_out=len(training) - len(latest),
     )
 
 
@@ -104,9 +107,20 @@ def _evaluated(folder: Path) -> Iterator[Sample]:
     for chosen in dict.fromkeys([*folders[:1], *folders[-1:]]):
         bodies = [body for path in sorted(chosen.glob("process-*.jsonl")) for body in _lines(path)]
         bodies.sort(key=lambda body: int(body.get("question", 0)))
-        for body in bodies:
-            if int(body.get("question", 0)) < EVALUATED_SHOWN:
-                yield _sample(body, _step_of(chosen), evaluated=True)
+        shown = [body for body in bodies if int(body.get("question", 0)) < EVALUATED_SHOWN]
+        yield from _fitting(_sample(body, _step_of(chosen), evaluated=True) for body in shown)
+
+
+def _fitting(samples: Iterable[Sample]) -> list[Sample]:
+    """The first, up to `MOST_LETTERS`, and one at least."""
+    fitting: list[Sample] = []
+    letters = 0
+    for sample in samples:
+        letters += len(sample.prompt) + len(sample.completion)
+        if fitting and letters > MOST_LETTERS:
+            break
+        fitting.append(sample)
+    return fitting
 
 
 def _step_of(path: Path) -> int:
