@@ -179,7 +179,9 @@ METRICS_INTRODUCTION = (
     "Generated from `trainer/metricnames.py` by `make generate`. A run writes them into `metrics.jsonl`, one row a",
     "step; a step that is made again after a restart replaces its row, and a number that JSON cannot hold is null.",
     "`*` is the name of a reward, and in `pass@*` a number of samples. Where nothing else is said, every training step",
-    "has the metric. `grpoctl report` draws them.",
+    "has the metric. `grpoctl report` draws them. Names are `group/thing/statistic`: Weights & Biases and TensorBoard",
+    "make a panel of each group. The last column is what TRL's GRPOTrainer calls the same number; its deviations are",
+    "those of a sample.",
 )
 METRICS_SHARES = (
     "`throughput/update_mfu` counts what the model needs (6 operations a weight and token, and causal attention) on",
@@ -190,9 +192,13 @@ METRICS_SHARES = (
 )
 
 
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
 def metrics_page() -> str:
-    rows = (f"| `{metric.name}` | {metric.unit} | {metric.meaning} | {metric.when} |" for metric in METRICS)
-    head = ("| name | unit | what it is | where |", "|---|---|---|---|")
+    rows = (f"| `{one.name}` | {one.unit} | {one.meaning} | {one.when} | {code(one.trl)} |" for one in METRICS)
+    head = ("| name | unit | what it is | where | in TRL |", "|---|---|---|---|---|")
     loss = ("## A loss near 0", "", LOSS_NEAR_ZERO, "")
     shares = ("## Shares of the machine", "", *METRICS_SHARES, "")
     return "\n".join(["# The metrics", "", *METRICS_INTRODUCTION, "", *head, *rows, "", *loss, *shares])

@@ -16,12 +16,16 @@ LOSS_NEAR_ZERO = (
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`name` may hold `*`, the name of a reward. `when` is empty where every training step has it."""
+    """`name` may hold `*`, the name of a reward. `when` is empty where every training step has it.
+
+    `trl` is what TRL's GRPOTrainer calls the same number.
+    """
 
     name: str
     unit: str
     meaning: str
     when: str = ""
+    trl: str = ""
 
     def fits(self, written: str) -> bool:
         return self.star_in(written) is not None
@@ -43,23 +47,46 @@ _SAVED = "steps that were saved"
 
 METRICS = (
     Metric("step", "", "the step; 0 is the model before the first", "every row"),
-    Metric("epoch", "", "how often the training data was gone through"),
+    Metric("epoch", "", "how often the training data was gone through", trl="epoch"),
     Metric("data/dropped", "prompts", "longer than `global_length`, and left out of the training data"),
     Metric("data/truncated", "prompts", "longer than `global_length`, of which the last tokens are asked"),
-    Metric("reward/total/mean", "", "mean of the weighted sum of the rewards, over all scored completions"),
+    Metric(
+        "reward/total/mean", "", "mean of the weighted sum of the rewards, over all scored completions", trl="reward"
+    ),
     Metric("reward/total/std", "", "its population standard deviation over completions"),
     Metric("reward/total/min", "", "the smallest total reward of a completion"),
     Metric("reward/total/max", "", "the largest total reward of a completion"),
-    Metric("reward/*/mean", "", "mean of one reward, without its weight"),
+    Metric("reward/*/mean", "", "mean of one reward, without its weight", trl="rewards/*/mean"),
     Metric("reward/*/failed", "completions", "where this reward raised or ran out of time"),
     Metric("reward/unscorable", "completions", "those without a total reward; they teach nothing"),
-    Metric("reward/equal_groups", "share", "groups whose rewards are all equal: they teach nothing"),
+    Metric(
+        "reward/equal_groups",
+        "share",
+        "groups whose rewards are all equal: they teach nothing",
+        trl="frac_reward_zero_std",
+    ),
+    Metric(
+        "reward/group_std",
+        "",
+        "mean over the groups of the population standard deviation of their total rewards",
+        trl="reward_std",
+    ),
     Metric("reward/overlong_penalty", "", "mean of what is added to long completions' total", _BUFFER),
     Metric("length/prompt/mean", "tokens", "mean length of the prompts"),
     Metric("length/prompt/max", "tokens", "the longest prompt"),
-    Metric("length/completion/mean", "tokens", "mean length of the completions, stop token included"),
-    Metric("length/completion/max", "tokens", "the longest completion"),
-    Metric("length/truncated", "share", "completions that were cut off at `max_length_sample`"),
+    Metric(
+        "length/completion/mean",
+        "tokens",
+        "mean length of the completions, stop token included",
+        trl="completions/mean_length",
+    ),
+    Metric("length/completion/max", "tokens", "the longest completion", trl="completions/max_length"),
+    Metric(
+        "length/truncated",
+        "share",
+        "completions that were cut off at `max_length_sample`",
+        trl="completions/clipped_ratio",
+    ),
     Metric("finish/stop", "share", "completions that ended with a stop token"),
     Metric("finish/length", "share", "completions that reached `max_length_sample` before"),
     Metric("padding/rollout", "share", "sampled token places of rows that had ended before the longest of their pass"),
@@ -70,17 +97,27 @@ METRICS = (
     ),
     Metric("dynamic_sampling/dropped", "prompts", "of these, those whose group had no variance", _DYNAMIC),
     Metric("dynamic_sampling/trained", "prompts", "whose groups were trained on: the effective batch", _DYNAMIC),
-    Metric("update/loss", "", "the loss that was descended; see below"),
-    Metric("update/entropy", "nats", "mean entropy of the policy per completion token"),
-    Metric("update/grad_norm", "", "norm of the gradient over all parameters, before clipping"),
-    Metric("update/clip_share", "share", "completion tokens where the clip, or the bound of CISPO, took over"),
+    Metric("update/loss", "", "the loss that was descended; see below", trl="loss"),
+    Metric("update/entropy", "nats", "mean entropy of the policy per completion token", trl="entropy"),
+    Metric("update/grad_norm", "", "norm of the gradient over all parameters, before clipping", trl="grad_norm"),
+    Metric(
+        "update/clip_share",
+        "share",
+        "completion tokens where the clip, or the bound of CISPO, took over",
+        trl="clip_ratio/region_mean",
+    ),
     Metric("update/kl_old", "nats", "divergence from the policy before the first update on the batch", _LATER),
-    Metric("update/kl_reference", "nats", "divergence from the frozen reference", "`train.beta` > 0"),
+    Metric("update/kl_reference", "nats", "divergence from the frozen reference", "`train.beta` > 0", trl="kl"),
     Metric("update/mismatch_k3", "nats", "divergence of the policy that the update computes from the one that sampled"),
-    Metric("update/mismatch_largest", "nats", "largest difference between the two log-probabilities of a token"),
+    Metric(
+        "update/mismatch_largest",
+        "nats",
+        "largest difference between the two log-probabilities of a token",
+        trl="sampling/sampling_logp_difference/max",
+    ),
     Metric("update/importance_cut", "share", "completion tokens whose weight the `importance_cap` cut", _CAP),
     Metric("update/completion_tokens", "tokens", "completion tokens that were trained on"),
-    Metric("update/learning_rate", "", "the learning rate of the step"),
+    Metric("update/learning_rate", "", "the learning rate of the step", trl="learning_rate"),
     Metric("update/finite", "", "1 where loss and gradient were finite, so that the step was applied"),
     Metric("time/rollout_s", "seconds", "sampling the completions"),
     Metric("time/rewards_s", "seconds", "scoring them"),

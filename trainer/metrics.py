@@ -84,9 +84,16 @@ def statistics(name: str, values: NDArray[np.generic], *wanted: str) -> Row:
 
 
 def group_row(totals: NDArray[np.float64], group_size: int) -> Row:
-    """The share of groups that teach nothing, because all their rewards are equal; totals[row], group by group."""
+    """How much groups differ in themselves, and the share of those that teach nothing, because all their rewards are
+    equal; totals[row], group by group, NaN where unscorable.
+    """
     groups = totals.reshape(-1, group_size)
-    return {"reward/equal_groups": float(np.mean(~differing(groups, np.isfinite(groups))))}
+    scored = np.isfinite(groups)
+    spread = [np.std(group[known]) for group, known in zip(groups, scored, strict=True) if known.any()]
+    return {
+        "reward/equal_groups": float(np.mean(~differing(groups, scored))),
+        "reward/group_std": float(np.mean(spread)) if spread else math.nan,
+    }
 
 
 def batch_row(plan: BatchPlan) -> Row:

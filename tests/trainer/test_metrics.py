@@ -57,9 +57,12 @@ def test_rewards_are_summed_up_over_rows_that_have_one() -> None:
 
 
 def test_groups_with_equal_rewards_are_counted() -> None:
-    """Of four groups one differs, one is equal, one is equal but for an unscorable row, one has no number at all."""
+    """Of four groups one differs, one is equal, one is equal but for an unscorable row, one has no number at all; the
+    deviation is the mean over the three that have one.
+    """
     totals = np.array([0.0, 1.0, 1.0, 1.0, 2.0, NAN, NAN, NAN])
-    assert group_row(totals, 2) == {"reward/equal_groups": 0.75}
+    assert group_row(totals, 2) == {"reward/equal_groups": 0.75, "reward/group_std": pytest.approx(0.5 / 3)}
+    assert math.isnan(group_row(totals[6:], 2)["reward/group_std"])
     assert math.isnan(statistics("x", np.array([NAN]), "mean")["x/mean"])
 
 
