@@ -65,13 +65,15 @@ def absolute(path: epath.Path) -> epath.Path:
     return path if is_uri(str(path)) else path.absolute()
 
 
-def read(uri: str) -> bytes | None:
-    """The whole object, or None where there is none. Raises BucketError, as all that follow do."""
+def read(uri: str, seconds: float | None = None) -> bytes | None:
+    """The whole object, or None where there is none. Raises BucketError, as all that follow do; `seconds`: so long is
+    it tried.
+    """
     from google.api_core.exceptions import NotFound
 
     with _told(uri):
         try:
-            content: bytes = _blob(uri).download_as_bytes(**_patience())
+            content: bytes = _blob(uri).download_as_bytes(**_patience(seconds))
         except NotFound:
             return None
     return content

@@ -24,12 +24,12 @@ class Cadence:
     def saved(self) -> None:
         self._saved_at = self._now()
 
-    def is_due(self, step: int, score: float | None, best_so_far: Callable[[], float]) -> bool:
+    def is_due(self, step: int, score: float | None, best_so_far: float) -> bool:
         """`score` is the metric of `checkpoint.best`, None where the step was not evaluated."""
         every = self._config.every_steps
         if every and step % every == 0:
             return True
-        if score is not None and score > best_so_far():
+        if score is not None and score > best_so_far:
             return True
         if not self._config.every_minutes:
             return False

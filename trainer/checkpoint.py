@@ -9,9 +9,9 @@ import hashlib
 import logging
 import math
 import shutil
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -35,6 +35,8 @@ Result = TypeVar("Result")
 _STATE = "state"
 _NONE = -1
 _TOLD = 400
+_SILENT_SECONDS = 300.0
+"""So long is a bucket waited for that did not give a checkpoint, before a run that would resume ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,9 @@ class _Writing:
 class Checkpoints:
     """The checkpoints of a run below `folder`, which all processes share. All call each method together.
 
-    The newest `keep` stay, and the best. `failed` counts the saves of this attempt that could not be made. `publish` is
-    called before each commit: what was written of its step until then has to outlive this machine too.
+    The newest `keep` stay, and the best, whose score is `best`: minus infinity where none has one. `failed` counts the
+    saves of this attempt that could not be made. `publish` is called before each commit: what was written of its step
+    until then has to outlive this machine too.
     """
 
     def __init__(self, folder: str, keep: int, publish: Callable[[], None] = lambda: None) -> None:
@@ -75,6 +78,7 @@ class Checkpoints:
         self._waiting = ThreadPoolExecutor(1, "checkpoint")
         self._writing: _Writing | None = None
         self.newest: int | None = None
+        self.best = -math.inf
         self.failed = 0
         self._first(self._tidy)
 
@@ -132,7 +136,7 @@ class Checkpoints:
                 log.warning("checkpoint %s is damaged: %s", self._folder / str(step), error.message)
                 continue
             self._first(lambda: self._remove(damaged))
-            self.newest = restored[1].step
+            self.newest, self.best = restored[1].step, self._highest_score()
             return restored
         if damaged:
             raise RunError(
@@ -142,12 +146,6 @@ class Checkpoints:
                 agreed=True,
             )
         return None
-
-    def best_score(self) -> float:
-        """The highest score of a committed checkpoint, minus infinity where none has one."""
-        found = self._first(lambda: list(committed.readable_markers(self._folder))) or []
-        highest = max((marker.score for marker in found if marker.score is not None), default=-math.inf)
-        return float(gather(np.array(highest, np.float64))[0])
 
     def clear(self) -> None:
         """Forget every checkpoint: the run begins again."""
@@ -162,7 +160,8 @@ class Checkpoints:
 
     def _tidy(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        committed.remove_uncommitted(self._folder)
+        with self._spared():
+            committed.remove_uncommitted(self._folder)
 
     def _make_room(self, step: int, size: int) -> None:
         """An empty folder for the step on a disk that can hold it: a full one would fail everything that is written."""
@@ -183,7 +182,16 @@ class Checkpoints:
         marker = Marker(place.step, place.cursor, place.data, writing.score, files, place.base)
         self._publish()
         committed.commit(checkpoint, marker)
-        self._remove(committed.superfluous(list(committed.readable_markers(self._folder)), self._keep))
+        with self._spared():
+            self._remove(committed.superfluous(list(committed.readable_markers(self._folder)), self._keep))
+
+    @contextmanager
+    def _spared(self) -> Iterator[None]:
+        """What cannot be deleted only takes room: it does not count, and what was just committed does."""
+        try:
+            yield
+        except Exception as error:
+            log.warning("not all that is of no use in %s could be deleted: %s", self._folder, error)
 
     def _remove(self, steps: Iterable[int]) -> None:
         for step in steps:
@@ -196,8 +204,27 @@ class Checkpoints:
         newest = int(gather(np.array(steps[-1] if steps else _NONE, np.int64))[0])
         return None if newest == _NONE else newest
 
+    def _highest_score(self) -> float:
+        found = self._first(lambda: list(committed.readable_markers(self._folder))) or []
+        highest = max((marker.score for marker in found if marker.score is not None), default=-math.inf)
+        return float(gather(np.array(highest, np.float64))[0])
+
     def _restore(self, step: int, shapes: Any) -> tuple[Any, Place]:
+        """A bucket that did not give it is asked again once it answers: only then is it damaged."""
         checkpoint = self._folder / str(step)
+        try:
+            return self._read(checkpoint, shapes)
+        except Exception as error:
+            if not bucket.is_uri(str(checkpoint)):
+                raise
+            log.warning("checkpoint %s could not be read, and is asked for again: %s", checkpoint, error)
+        try:
+            bucket.read(str(checkpoint / committed.MARKER), _SILENT_SECONDS)
+            return self._read(checkpoint, shapes)
+        except bucket.BucketError as error:
+            raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"output.uri: {error}") from error
+
+    def _read(self, checkpoint: epath.Path, shapes: Any) -> tuple[Any, Place]:
         try:
             # One process looks at the sizes for all: a folder in a bucket is slow to list.
             marker = (committed.read_marker if jax.process_index() else committed.read_whole)(checkpoint)
@@ -225,6 +252,8 @@ class Checkpoints:
             self._give_up(writing.place.step, error)
             return
         self.newest = writing.place.step
+        if writing.score is not None:
+            self.best = max(self.best, writing.score)
 
     def _give_up(self, step: int, error: RunError) -> None:
         """Tell a save that could not be made, and free what it took."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 from etils import epath
 
+from trainer import bucket
 from trainer.contract.exits import ExitCode, RunError
 
 log = logging.getLogger("trainer")
@@ -44,35 +45,60 @@ class Marker:
 
 def commit(checkpoint: epath.Path, marker: Marker) -> None:
     """From now on the checkpoint counts: its marker appears whole or not at all."""
+    text = json.dumps({"format": FORMAT} | asdict(marker), indent=2) + "\n"
+    if _in_bucket(checkpoint):
+        bucket.write(str(checkpoint / MARKER), text.encode())
+        return
     replacement = checkpoint / (MARKER + ".new")
-    replacement.write_text(json.dumps({"format": FORMAT} | asdict(marker), indent=2) + "\n")
+    replacement.write_text(text)
     replacement.replace(checkpoint / MARKER)
 
 
 def sizes(checkpoint: epath.Path) -> dict[str, int]:
     """Bytes of every file below `checkpoint` but its marker, by path."""
-    found = {path.relative_to(checkpoint).as_posix(): path.stat().length for path in _files(checkpoint)}
-    return {name: size for name, size in sorted(found.items()) if not name.startswith(MARKER)}
+    return {name: size for name, size in sorted(_files(checkpoint)) if not name.startswith(MARKER)}
 
 
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
+def _files(folder: epath.Path) -> Iterator[tuple[str, int]]:
+    """Path below `folder` and bytes of each file.
+
+    A bucket is asked by `trainer.bucket`, as in all that follows: by epath, one that is closed looks empty.
+    """
+    if _in_bucket(folder):
+        for found in bucket.listing(f"{folder}/"):
+            yield found.uri.removeprefix(f"{folder}/"), found.size
+        return
     for path in folder.iterdir():
-        yield from _files(path) if path.is_dir() else (path,)
+        if path.is_dir():
+            yield from ((f"{path.name}/{name}", size) for name, size in _files(path))
+        else:
+            yield path.name, path.stat().length
+
+
+def _in_bucket(path: epath.Path) -> bool:
+    return bucket.is_uri(str(path))
 
 
 def committed_steps(folder: epath.Path) -> list[int]:
     """The steps whose checkpoint was committed, in order; what a killed process left half written is not among them."""
+    if _in_bucket(folder):
+        names = [name.split("/") for name, _ in _files(folder)]
+        return sorted(int(name[0]) for name in names if name[0].isdigit() and name[1:] == [MARKER])
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and (path / MARKER).exists())
 
 
 def read_marker(checkpoint: epath.Path) -> Marker:
-    """Raises DamagedError where it cannot be read, RunError CONTRACT_VERSION where a later trainer wrote it."""
+    """Raises DamagedError where it cannot be read, RunError CONTRACT_VERSION where a later trainer wrote it, and
+    BucketError where a bucket does not answer, which is no damage.
+    """
     try:
-        body = json.loads((checkpoint / MARKER).read_text())
+        body = json.loads(_content(checkpoint / MARKER))
         version = body.pop("format")
         newer = version > FORMAT
+    except bucket.BucketError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{MARKER} cannot be read ({error})") from None
     if newer:
@@ -85,6 +111,16 @@ def read_marker(checkpoint: epath.Path) -> Marker:
         return Marker(**body)
     except TypeError as error:
         raise DamagedError(f"{MARKER} cannot be read ({error})") from None
+
+
+def _content(path: epath.Path) -> bytes:
+    if not _in_bucket(path):
+        content: bytes = path.read_bytes()
+        return content
+    found = bucket.read(str(path))
+    if found is None:
+        raise FileNotFoundError(f"{path} is missing")
+    return found
 
 
 def read_whole(checkpoint: epath.Path) -> Marker:
@@ -113,8 +149,9 @@ def remove(checkpoint: epath.Path) -> None:
 
 def remove_uncommitted(folder: epath.Path) -> None:
     """Delete what no marker stands for. A bucket has no empty folders."""
+    kept = {str(step) for step in committed_steps(folder)}
     for path in folder.iterdir() if folder.is_dir() else ():
-        if not (path.name.isdigit() and (path / MARKER).exists()):
+        if path.name not in kept:
             path.rmtree() if path.is_dir() else path.unlink()
 
 

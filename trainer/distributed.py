@@ -18,6 +18,7 @@ from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 from numpy.typing import NDArray
 
+from trainer.bucket import BucketError
 from trainer.contract.batch import BatchPlan
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.process import ProcessConfig
@@ -204,6 +205,8 @@ def explain(error: Exception) -> RunError:
     if isinstance(error, RunError):
         return error
     text = str(error)
+    if isinstance(error, BucketError):
+        return RunError(ExitCode.FAILED, text)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = f"output.uri: the run folder cannot be written any more ({text})"
         return RunError(ExitCode.FAILED, f"{what}; free some space: a restart goes on from the newest checkpoint")

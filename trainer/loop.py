@@ -268,7 +268,7 @@ class Loop:
 
     def _save_if_due(self, state: TrainState, place: Place, score: float | None) -> Row:
         checkpoints = self._run.checkpoints
-        if checkpoints is None or not self._cadence.is_due(place.step, score, checkpoints.best_score):
+        if checkpoints is None or not self._cadence.is_due(place.step, score, checkpoints.best):
             return {}
         return self._save(state, place, score)
 

@@ -82,7 +82,7 @@ def check(process: ProcessConfig) -> Ready:
     together(lambda: check_installed(process))
     rewards = together(lambda: _check_rewards(process))
     needed = process.run.algorithm.beta > 0 or _begins(process)
-    parent, origin = together(lambda: _check_parent(process, model)) if needed else (None, None)
+    parent, origin = together(lambda: patiently(lambda: _check_parent(process, model))) if needed else (None, None)
     if not process.process_index:
         for one in standing.differences(process.run):
             log.info("changed since the last attempt: %s", one)
@@ -92,7 +92,8 @@ def check(process: ProcessConfig) -> Ready:
 
 def _begins(process: ProcessConfig) -> bool:
     """Whether there is no checkpoint to resume, as process 0 sees it."""
-    steps = committed_steps(bucket.path(process.folder.checkpoints))
+    folder = bucket.path(process.folder.checkpoints)
+    steps = together(lambda: [] if process.process_index else patiently(lambda: committed_steps(folder)))
     return text_of_first(str(process.starts_over or not steps)) == "True"
 
 

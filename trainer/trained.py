@@ -109,6 +109,14 @@ def find(what: str) -> Trained:
 
     Of a run, the newest committed checkpoint; where it has none, its export. Raises RunError: INPUT_NOT_REACHABLE.
     """
+    try:
+        return look_up(what)
+    except bucket.BucketError as error:
+        raise RunError(ExitCode.INPUT_NOT_REACHABLE, str(error)) from error
+
+
+def look_up(what: str) -> Trained:
+    """As `find`, for who may ask a bucket again: raises BucketError where one does not answer."""
     path = bucket.path(what)
     try:
         if _exists(path / "run.json"):
@@ -116,7 +124,7 @@ def find(what: str) -> Trained:
         if path.parent.name == "checkpoints" and _exists(path.parent.parent / "run.json"):
             return _of_run(what, path.parent.parent, path)
         return _of_model(what, _model_folder(what))
-    except (UnsupportedModelError, bucket.BucketError) as error:
+    except UnsupportedModelError as error:
         raise RunError(ExitCode.INPUT_NOT_REACHABLE, str(error)) from error
 
 

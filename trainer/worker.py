@@ -131,6 +131,7 @@ class Worker:
 
     def _publish(self) -> None:
         if self._spool is not None:
+            self._heartbeat.extend(LOADING_SECONDS)
             self._spool.push()
 
     def _close_spool(self) -> None:

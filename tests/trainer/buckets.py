@@ -76,8 +76,14 @@ class Emulator:
             return sorted(item["name"] for item in json.load(found).get("items", []))
 
 
+CUT = -1
+"""Instead of a status of HTTP: the connection ends without an answer."""
+
+
 class Gate(ThreadingHTTPServer):
-    """Passes requests on to the emulator, after `delay` seconds, or answers `refusal` (an HTTP status) instead."""
+    """Passes requests on to the emulator, after `delay` seconds; to those whose path holds `refused` it answers
+    `refusal`, a status of HTTP or `CUT`, instead.
+    """
 
     daemon_threads = True
 
@@ -85,7 +91,7 @@ class Gate(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Passage)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.behind = 0
-        self.delay, self.refusal = 0.0, 0
+        self.delay, self.refusal, self.refused = 0.0, 0, ""
         self.seen: list[str] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -99,7 +105,10 @@ class _Passage(BaseHTTPRequestHandler):
         gate.seen.append(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         time.sleep(gate.delay)
-        if gate.refusal:
+        if gate.refusal and gate.refused in self.path:
+            if gate.refusal == CUT:
+                self.close_connection = True
+                return None
             return self._answer(gate.refusal, {}, b'{"error": {"message": "refused by the test"}}')
         behind = http.client.HTTPConnection("127.0.0.1", gate.behind)
         try:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the modules beside the tests a
 import jax
 import numpy as np
 import pytest
-from buckets import Emulator, cache_folder
+from buckets import Emulator, Gate, cache_folder
 from google.cloud import storage
 from jax.sharding import Mesh
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -136,3 +136,14 @@ def bucket(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, request: pytest.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()  # the client leaves the connection of a refused download to be found
+
+
+@pytest.fixture
+def gate(emulator: Emulator, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """All requests of this process to the bucket go through it, but those for arrays."""
+    gate = Gate()
+    gate.behind = emulator.port
+    monkeypatch.setattr(trainer.bucket._client()._connection, "API_BASE_URL", gate.url)
+    yield gate
+    gate.shutdown()
+    gate.server_close()

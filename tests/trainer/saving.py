@@ -37,7 +37,7 @@ def is_due(index: int, minutes: float) -> bool:
     """Whether processes whose clocks differ by an hour save after so many minutes of process 0's clock."""
     times = iter([0.0, 60 * (minutes + 60 * index)])
     cadence = Cadence(CheckpointConfig(every_minutes=10), lambda: next(times))
-    return cadence.is_due(1, None, lambda: 0.0)
+    return cadence.is_due(1, None, 0.0)
 
 
 def save(checkpoints: Checkpoints, step: int, mesh: Mesh) -> list[int | None]:

@@ -1,24 +1,12 @@
 """Objects of a bucket: written, read and listed; and what is told where they cannot be."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
 
 import pytest
-from buckets import Emulator, Gate
+from buckets import CUT, Gate
 
 from trainer import bucket as objects
-
-
-@pytest.fixture
-def gate(emulator: Emulator, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """All requests of this process go through it."""
-    gate = Gate()
-    gate.behind = emulator.port
-    monkeypatch.setattr(objects._client()._connection, "API_BASE_URL", gate.url)
-    yield gate
-    gate.shutdown()
-    gate.server_close()
 
 
 def test_an_object_is_read_as_it_was_written(bucket: str, tmp_path: Path) -> None:
@@ -59,9 +47,10 @@ def test_a_closed_bucket_is_told_with_the_rights_that_it_takes(bucket: str, gate
     assert len([path for path in gate.seen if "/b/bucket/o?" in path]) == 1
 
 
-def test_a_busy_bucket_is_asked_again(bucket: str, gate: Gate) -> None:
-    """503 for a while delays a write, and loses nothing."""
-    gate.refusal = 503
+@pytest.mark.parametrize("refusal", [503, CUT])
+def test_a_busy_bucket_is_asked_again(bucket: str, gate: Gate, refusal: int) -> None:
+    """503 or cut connections for a while delay a write, and lose nothing."""
+    gate.refusal = refusal
     Timer(2.0, lambda: setattr(gate, "refusal", 0)).start()
     objects.write(f"{bucket}/a", b"late")
     assert objects.read(f"{bucket}/a") == b"late"

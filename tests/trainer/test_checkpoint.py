@@ -107,14 +107,33 @@ def test_the_best_stays_beside_the_newest(tmp_path: Path, mesh_of) -> None:
     mesh = mesh_of(1, 8, 1)
     for first in (0, 3):
         checkpoints = Checkpoints(str(tmp_path), keep=2)
+        checkpoints.restore_newest(state_of(mesh, 0))
         for step, score in list(enumerate((0.2, 0.9, None, 0.4, 0.9, 0.5), start=1))[first:]:
             checkpoints.save(state_of(mesh, step), Place(step, step, ""), score)
             if step == first + 3:
                 checkpoints.finish()
-                assert checkpoints.best_score() == 0.9
+                assert checkpoints.best == 0.9
                 break
     checkpoints.close()
     assert steps_in(tmp_path) == ["2", "5", "6"]
+
+
+def test_an_older_one_that_cannot_be_deleted_costs_nothing(
+    tmp_path: Path, mesh_of, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was moved to another disk behind a link cannot be deleted: that is told, and the new one counts."""
+    mesh = mesh_of(1, 8, 1)
+    saved(tmp_path / "run", mesh, 1)
+    (tmp_path / "run" / "1").rename(tmp_path / "moved")
+    (tmp_path / "run" / "1").symlink_to(tmp_path / "moved")
+    checkpoints = Checkpoints(str(tmp_path / "run"), keep=1)
+    checkpoints.restore_newest(state_of(mesh, 0))
+    with caplog.at_level(logging.WARNING, "trainer"):
+        checkpoints.save(state_of(mesh, 2), Place(2, 2, ""))
+        checkpoints.finish()
+    assert (checkpoints.newest, checkpoints.failed) == (2, 0)
+    assert f"not all that is of no use in {tmp_path}/run could be deleted: Cannot call rmtree on a sym" in caplog.text
+    assert Checkpoints(str(tmp_path / "run"), keep=1).restore_newest(state_of(mesh, 0))[1].step == 2
 
 
 def half(path: Path) -> None:

@@ -68,11 +68,11 @@ def test_a_checkpoint_is_due_by_steps_by_score_and_by_time() -> None:
     """Each of the three is enough; minutes count from the last save, and an equal score is no better one."""
     clock = [0.0]
     cadence = Cadence(CheckpointConfig(every_steps=5, every_minutes=1, best="eval/x"), lambda: clock[0])
-    due = [step for step in range(1, 12) if cadence.is_due(step, None, lambda: 0.0)]
+    due = [step for step in range(1, 12) if cadence.is_due(step, None, 0.0)]
     assert due == [5, 10]
-    assert [cadence.is_due(1, score, lambda: 0.5) for score in (None, 0.4, 0.5, 0.6)] == [False, False, False, True]
+    assert [cadence.is_due(1, score, 0.5) for score in (None, 0.4, 0.5, 0.6)] == [False, False, False, True]
     clock[0] = 60.0
-    assert cadence.is_due(1, None, lambda: 0.0)
+    assert cadence.is_due(1, None, 0.0)
     cadence.saved()
-    assert not cadence.is_due(1, None, lambda: 0.0)
+    assert not cadence.is_due(1, None, 0.0)
     assert [cadence.score_of(row) for row in ({"eval/x": 0.5}, {"eval/x": float("nan")}, {})] == [0.5, None, None]

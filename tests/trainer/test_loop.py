@@ -119,11 +119,15 @@ def test_every_metric_is_in_the_table(one_process: Launched) -> None:
 
 
 def test_the_log_says_who_where_and_how_far(one_process: Launched) -> None:
-    """The process introduces itself with its prompts and the effective batch; each step is one line."""
+    """The process introduces itself with its prompts and the effective batch; each step is one line, and that a loss
+    near 0 is no fault is told once, with the first.
+    """
     out = one_process.ended[0].out
     assert "process 0 (of 1): 8 x cpu, mesh dp 1, fsdp 8, tp 1; prompts 1 to 8 of the 8 in each step\n" in out
     assert one_process.run.batch.summary in out
     assert "step 2/3 | reward" in out
+    assert out.index("step 1/3 |") < out.index("A loss near 0 is no fault.") < out.index("step 2/3 |")
+    assert out.count("A loss near 0 is no fault.") == 1
     assert "completions of step 1, best to worst of 8:" in out
     assert (one_process.folder / "logs/attempt-0/process-0.log").read_text().count("step 3/3 | reward") == 1
 

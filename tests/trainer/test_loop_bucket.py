@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from buckets import Emulator, Gate
+from buckets import CUT, Emulator, Gate
 from launching import Launched, resolved, sums
 
 from trainer import bucket as objects
@@ -110,7 +110,9 @@ def test_a_bucket_that_cannot_be_reached_ends_a_run_at_once(
 def test_a_slow_and_failing_bucket_stops_no_step(
     bucket: str, emulator: Emulator, byte_model: Path, data: Path, scratch: Path
 ) -> None:
-    """503 during two steps costs their checkpoint, told and counted; it ends well, and the bucket holds all of it."""
+    """503, then cut connections, during two steps cost their checkpoint, told and counted; it ends well, and the
+    bucket holds all of it.
+    """
     gate = Gate()
     gate.behind, gate.delay = emulator.port, 0.1
     through = {"STORAGE_EMULATOR_HOST": gate.url, "TENSORSTORE_GCS_HTTP_URL": gate.url}
@@ -119,6 +121,8 @@ def test_a_slow_and_failing_bucket_stops_no_step(
     for line in launched.processes[0].stdout or ():
         if line.startswith("step 1/4"):
             gate.refusal = 503
+        if line.startswith("step 2/4"):
+            gate.refusal = CUT
         if line.startswith("step 3/4"):
             break
     gate.refusal = 0

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from buckets import Gate
 from launching import resolved
 
+from trainer import bucket as objects
 from trainer.checkpoint import Checkpoints, Place
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.process import ProcessConfig
@@ -95,6 +97,26 @@ def test_a_step_may_be_named_and_is_recorded(byte_model: Path, folder: Path) -> 
             "step": named,
             "restore": "Weights",
         }
+
+
+def test_a_parent_may_lie_in_a_bucket(
+    byte_model: Path, folder: Path, grown: TrainState, bucket: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its newest checkpoint is found there, recorded and read; one that does not answer may be asked again."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            objects.upload(file, f"{bucket}/first/{file.relative_to(folder)}")
+    run = run_of(byte_model, Path("out"), checkpoint={"init_from": {"uri": f"{bucket}/first"}})
+    parent, wanted = parent_of(run, byte_model)
+    assert record_of(parent, wanted)["uri"] == f"{bucket}/first/checkpoints/2"
+    forked = fork(parent, begun(byte_model, run), wanted)
+    for ours, theirs in zip(*map(jax.tree.leaves, (forked.params, grown.params)), strict=True):
+        assert np.array_equal(ours, theirs)
+    monkeypatch.setattr(objects, "TRY_SECONDS", 0.5)
+    gate.refusal = 503
+    with pytest.raises(objects.BucketError, match=r"^checkpoint.init_from.uri: gs://.* did not answer") as silent:
+        find_parent(wanted, run, read_model_config(byte_model))
+    assert not silent.value.permanent
 
 
 def test_what_cannot_be_a_parent_is_refused(byte_model: Path, oracles: Path, folder: Path) -> None:

@@ -1,10 +1,27 @@
 """The watchdog: silence is a stall, and what is known to take long is not."""
 
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from launching import resolved
 
+from trainer.asking import Answers
+from trainer.checkpoint import Place
+from trainer.contract.process import ProcessConfig
+from trainer.data import Question, QuestionSet
 from trainer.distributed import when_compiling
+from trainer.evaluate import Evaluation, Exam
+from trainer.lookout import Lookout
+from trainer.loop import Loop, Run
+from trainer.progress import Ledger
+from trainer.rewards import Scores
+from trainer.showing import display
 from trainer.watchdog import LOADING_SECONDS, Heartbeat, Watchdog
+from trainer.worker import Worker
 
 
 class Clock:
@@ -47,6 +64,60 @@ def test_what_may_take_long_has_time_of_its_own_until_the_next_beat() -> None:
     clock.time = 66.0
     assert watchdog.stalled() == "checkpoint: no progress for 6 s (progress_deadline_seconds is 5)"
     heartbeat.beat()
+    clock.time += 6.0
+    assert watchdog.stalled() is not None
+
+
+def test_a_whole_evaluation_is_no_stall(tmp_path: Path) -> None:
+    """Three batches that take almost the deadline each: every one of them is progress, and so is the last."""
+    heartbeat, watchdog = watched(clock := Clock(), 5.0)
+    watchdog.running()
+    looks = []
+
+    class Slow:
+        reward_names = ("x",)
+
+        def generate(self, params: object, asked: list[Question], *_: object) -> Answers:
+            clock.time += 4.0
+            looks.append(watchdog.stalled())
+            return Answers(asked, [[5]] * len(asked), ["!"] * len(asked), np.ones(len(asked), bool))
+
+        def score(self, answers: Answers, step: int) -> Scores:
+            numbers = np.zeros(len(answers.texts))
+            return Scores(("x",), numbers[None], numbers[None] > 0, numbers, {})
+
+    process = ProcessConfig(resolved(tmp_path, tmp_path, tmp_path, 1, 1), "0123abcd", 0, None, 0)
+    asked = QuestionSet("sums", (Question("?", (5,), {}),) * 70, 0, 0)
+    exam = Exam(asked, process.run.eval, 0, process.run.batch, 0, tmp_path)
+    parts = dict.fromkeys(field.name for field in fields(Run))
+    parts |= {"process": process, "heartbeat": heartbeat, "lookout": Lookout(lambda *_: None)}
+    parts |= {
+        "asker": Slow(),
+        "evaluation": Evaluation(Slow(), exam),
+        "learner": SimpleNamespace(policy=lambda _: None),
+    }
+    Loop(Run(**parts | {"publish": lambda: None}))._evaluated(None, Place(2, 0, ""))
+    assert looks == [None] * 3
+    clock.time += 6.0
+    assert watchdog.stalled() is not None
+
+
+def test_copying_to_a_slow_bucket_is_no_stall() -> None:
+    """While a run folder is copied its bucket may take longer than the deadline of progress."""
+    heartbeat, watchdog = watched(clock := Clock(), 5.0)
+    watchdog.running()
+    looks = []
+
+    class Slow:
+        def push(self) -> None:
+            clock.time += LOADING_SECONDS
+            looks.append(watchdog.stalled())
+
+    worker = Worker(Ledger(None), heartbeat, display(heartbeat))
+    worker._spool = Slow()
+    heartbeat.begin("evaluation", 2)
+    worker._publish()
+    assert looks == [None]
     clock.time += 6.0
     assert watchdog.stalled() is not None
 
