@@ -28,8 +28,8 @@ from trainer.trained import Trained, choose_platform, find
 
 PROMPTS_AT_ONCE = 64
 _DESCRIPTION = (
-    "Ask a trained model. A run brings its system prompt, its prompt template and its sampling; a model is asked with "
-    "its chat template alone."
+    "Ask a trained model. A run brings its system prompt, its prompt template, its chat template's variables and its "
+    "sampling; a model is asked with its chat template alone."
 )
 
 
@@ -100,7 +100,7 @@ def generate(
     check_tokenizer(tokenizer, found.config, found.folder)
     writer = PromptWriter(data)
     prompts = [writer.write("--prompt", row) for row in rows]
-    encoded = tokenize(tokenizer, data.system_prompt, prompts)
+    encoded = tokenize(tokenizer, data, prompts)
     longest = max(map(len, encoded), default=1)
     sampling = _sampling(found, longest, max_tokens)
     compute = _compute_dtype(found)

@@ -51,6 +51,15 @@ def test_an_address_in_a_bucket_names_a_bucket_and_a_path(path: str) -> None:
     assert lines(**tree_of(path, "gs://my-bucket.example/a/b.jsonl")) == []
 
 
+def test_the_conversation_is_no_variable_of_a_chat_template() -> None:
+    """What a model's template takes besides is its own matter; what every template is given is the trainer's."""
+    assert lines(data={"chat_template_kwargs": {"enable_thinking": False, "tools": None}}) == []
+    assert lines(data={"chat_template_kwargs": {"add_generation_prompt": False}}) == [
+        "range data.chat_template_kwargs.add_generation_prompt: false would replace what the trainer gives every chat "
+        "template; leave it out"
+    ]
+
+
 def test_samples_of_an_evaluation_need_a_temperature() -> None:
     """Several greedy answers to one question are one answer; with a temperature they are accepted."""
     assert lines(eval={"samples": 4}) == [

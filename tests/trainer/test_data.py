@@ -73,6 +73,40 @@ def test_the_chat_template_alone_places_special_tokens(questions: Path, tokenize
     assert ids.count(tokenizer.bos_token_id) == 2
 
 
+QWEN3 = TEMPLATE.replace(
+    "bot: ",
+    "bot: {% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}",
+)
+"""Its last turn, as https://huggingface.co/Qwen/Qwen3-4B writes it."""
+
+
+def test_a_chat_template_is_given_its_variables(questions: Path, tokenizer, monkeypatch) -> None:
+    """Qwen3's `enable_thinking: false` begins the answer with an empty thought; without it the template decides."""
+    monkeypatch.setattr(tokenizer, "chat_template", QWEN3)
+    asked = "<bos>user: What is 1 + 1?\nbot: "
+    expected = {None: asked, True: asked, False: asked + "<think>\n\n</think>\n\n"}
+    for thinking, text in expected.items():
+        variables = {} if thinking is None else {"enable_thinking": thinking}
+        ids = load(questions, tokenizer, chat_template_kwargs=variables).questions[0].token_ids
+        assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize(
+    ("template", "whose"),
+    [(TEMPLATE, "the model's chat template"), (None, "a chat template, which the model's tokenizer lacks")],
+)
+def test_a_variable_that_the_template_does_not_have_is_refused(
+    template: str | None, whose: str, questions: Path, tokenizer, monkeypatch
+) -> None:
+    """It would do nothing, without a word: with a template of another model, or without one."""
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    with pytest.raises(DataError) as refused:
+        load(questions, tokenizer, chat_template_kwargs={"enable_thinking": False})
+    assert str(refused.value) == (
+        f"data.chat_template_kwargs: 'enable_thinking' is no variable of {whose}; leave it out"
+    )
+
+
 def test_overlong_prompts_are_dropped_or_cut_from_the_left_and_counted(questions: Path, tokenizer) -> None:
     """`drop` leaves the long ones out, `truncate-left` keeps their last tokens; the summary says how many."""
     lengths = [len(question.token_ids) for question in load(questions, tokenizer).questions]

@@ -52,14 +52,19 @@ def test_greedy_is_the_likeliest_token_each_time(byte_model: Path, mesh_of, caps
 def test_a_run_is_asked_as_it_was_trained(
     byte_model: Path, mesh_of, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Its prompt template and its stop strings apply: each completion ends before the string."""
+    """Prompt template, variables of the chat template and stop strings apply: completions end before the string."""
     asked = ["a", "What is 2 + 2?"]
     whole = [likeliest(byte_model, mesh_of(1, 1, 1), f"{text} =", 12) for text in asked]
     stop = whole[0][4:6]
-    settings = ('data.prompt_template="{{ question }} ="', f"rollout.stop={json.dumps([stop])}")
+    settings = (
+        'data.prompt_template="{{ question }} "',
+        'data.chat_template_kwargs={"ending": "="}',
+        f"rollout.stop={json.dumps([stop])}",
+    )
     run = resolved(byte_model, tmp_path / "d", tmp_path, 1, 8, *settings)
     (tmp_path / "run.json").write_text(json.dumps({"config": json.loads(run.to_json()), "model_revision": None}))
     shutil.copytree(byte_model, tmp_path / "export")
+    (tmp_path / "export/chat_template.jinja").write_text("{{ messages[0].content }}{{ ending }}")
     prompts = [argument for text in asked for argument in ("--prompt", text)]
     assert main([str(tmp_path), *prompts, "--greedy", "--max-tokens", "12", "-o", "json"]) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

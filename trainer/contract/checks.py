@@ -17,6 +17,8 @@ BUCKET_PATHS = ("model_path", "data.train", "data.eval", "checkpoint.init_from.u
 """What may lie in a bucket."""
 _ADDRESS = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^/\s][^\s]*")
 """https://docs.cloud.google.com/storage/docs/buckets#naming"""
+_OWN_VARIABLES = ("add_generation_prompt", "continue_final_message", "messages", "tokenize")
+"""What every chat template is given, as the conversation decides it."""
 
 
 def check_tree(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
@@ -25,6 +27,7 @@ def check_tree(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
         message = "null is no model; give a hub id[@revision] or a folder"
         yield Violation("required", spelling.path("model_path"), None, message)
     yield from _addresses(parsed, spelling)
+    yield from _chat_template_kwargs(parsed, spelling)
     yield from check_preset(parsed, spelling)
     yield from _greedy_samples(parsed, spelling)
     yield from _best(parsed, spelling)
@@ -48,6 +51,14 @@ def _addresses(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
         if parsed.knows(path) and isinstance(value, str) and value.startswith("gs:") and not _ADDRESS.fullmatch(value):
             message = f"{shown(value)} must be gs://BUCKET/PATH, a bucket's name and a path in it; write it so"
             yield Violation("range", spelling.path(path), value, message)
+
+
+def _chat_template_kwargs(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:
+    path = "data.chat_template_kwargs"
+    for name, value in parsed.config.data.chat_template_kwargs.items() if parsed.knows(path) else ():
+        if name in _OWN_VARIABLES:
+            message = f"{shown(value)} would replace what the trainer gives every chat template; leave it out"
+            yield Violation("range", f"{spelling.path(path)}.{name}", value, message)
 
 
 def _greedy_samples(parsed: ParsedRunner, spelling: Spelling) -> Iterator[Violation]:

@@ -66,6 +66,9 @@ class DataConfig(Section):
     )
     system_prompt: Prose | None = Field(None, description="system turn before each prompt")
     prompt_template: Prose | None = Field(None, description="jinja2 over the row's columns; null = the prompt field")
+    chat_template_kwargs: Args = Field(
+        {}, description="variables of the model's chat template, such as enable_thinking: false for Qwen3"
+    )
     overlong: Literal["drop", "truncate-left", "error"] = Field(
         "drop", description="what happens to a prompt longer than rollout.global_length tokens"
     )

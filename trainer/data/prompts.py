@@ -1,5 +1,6 @@
 """From a row to the text a user would type, or the conversation so far, and from that to the ids a model reads."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -82,17 +83,27 @@ def missing_field(field: str, row: Row, name: str, setting: str) -> str:
 
 
 def tokenize(
-    tokenizer: "PreTrainedTokenizerBase", system_prompt: str | None, prompts: Sequence[Prompt]
+    tokenizer: "PreTrainedTokenizerBase", config: DataConfig, prompts: Sequence[Prompt]
 ) -> list[tuple[int, ...]]:
     """Token ids of each prompt, as the model is to continue it.
 
     With a chat template the template alone places special tokens: encoding its text with them as well would double the
     beginning-of-text of Llama. A tokenizer without a template reads system prompt and text as plain text.
     """
+    _check_variables(tokenizer, config)
     if tokenizer.chat_template is None:
-        return _encoded(tokenizer, [_plain_text(system_prompt, prompt) for prompt in prompts], special_tokens=True)
-    texts = [_chat(tokenizer, system_prompt, prompt) for prompt in prompts]
-    return _encoded(tokenizer, texts, special_tokens=False)
+        plain = [_plain_text(config.system_prompt, prompt) for prompt in prompts]
+        return _encoded(tokenizer, plain, special_tokens=True)
+    return _encoded(tokenizer, [_chat(tokenizer, config, prompt) for prompt in prompts], special_tokens=False)
+
+
+def _check_variables(tokenizer: "PreTrainedTokenizerBase", config: DataConfig) -> None:
+    """jinja2 takes any variable, and one that the template never names would do nothing, without a word."""
+    template = tokenizer.get_chat_template() if tokenizer.chat_template else ""
+    for name in config.chat_template_kwargs:
+        if name not in re.findall(r"\w+", template):
+            whose = "the model's chat template" if template else "a chat template, which the model's tokenizer lacks"
+            raise DataError(f"data.chat_template_kwargs: {name!r} is no variable of {whose}; leave it out")
 
 
 def _plain_text(system_prompt: str | None, prompt: Prompt) -> str:
@@ -104,21 +115,22 @@ def _plain_text(system_prompt: str | None, prompt: Prompt) -> str:
     return prompt if system_prompt is None else f"{system_prompt}\n\n{prompt}"
 
 
-def _chat(tokenizer: "PreTrainedTokenizerBase", system_prompt: str | None, prompt: Prompt) -> str:
+def _chat(tokenizer: "PreTrainedTokenizerBase", config: DataConfig, prompt: Prompt) -> str:
     """A conversation that has a system turn keeps its own; one that ends with the model's turn is continued there."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    if system_prompt is not None and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": system_prompt}, *messages]
+    if config.system_prompt is not None and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": config.system_prompt}, *messages]
     begun = messages[-1]["role"] == "assistant"
+    variables: dict[str, Any] = dict(config.chat_template_kwargs)
     try:
         return str(
             tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=not begun, continue_final_message=begun
+                messages, tokenize=False, add_generation_prompt=not begun, continue_final_message=begun, **variables
             )
         )
     except jinja2.TemplateError as error:
         blamed, fix = "data.prompt_field", "write it otherwise by data.prompt_template"
-        if system_prompt is not None:
+        if config.system_prompt is not None:
             blamed, fix = "data.system_prompt", "leave the system prompt out, or put it into data.prompt_template"
         raise DataError(
             f"{blamed}: the model's chat template refuses the conversation ({error.message}); {fix}"

@@ -80,7 +80,7 @@ def load_questions(
         raise DataError(missing_field(field, lacking, config.answer_field, "data.answer_field"))
     writer = PromptWriter(config)
     prompts = [writer.write(field, row) for row in rows]
-    encoded = tokenize(tokenizer, config.system_prompt, prompts)
+    encoded = tokenize(tokenizer, config, prompts)
     return _fitted(field, source, config.overlong, longest, rows, prompts, encoded)
 
 
