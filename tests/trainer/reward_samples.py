@@ -1,6 +1,7 @@
 """Reward functions as users write them; imported by name in the processes that the trainer starts for them."""
 
 import asyncio
+import multiprocessing
 import os
 import stat
 import time
@@ -30,6 +31,15 @@ async def slow_judge(completions, **kwargs):
     return await asyncio.gather(*(judge(completion) for completion in completions))
 
 
+kept = {}
+
+
+async def keeps_a_connection(completions, **kwargs):
+    """As clients that are opened once and then used in their own loop."""
+    loop = asyncio.get_running_loop()
+    return [float(kept.setdefault("loop", loop) is loop)] * len(completions)
+
+
 def raises(completions, **kwargs):
     raise KeyError("solution")
 
@@ -49,6 +59,15 @@ def not_finite(completions, **kwargs):
 def hangs_on_hang(completions, **kwargs):
     if "hang" in completions:
         time.sleep(60)
+    return [1.0] * len(completions)
+
+
+def tries_code(completions, notes, **kwargs):
+    """As rewards that run what was written do: in a process for it, which may hang."""
+    tried = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60.0 * ("hang" in completions),))
+    tried.start()
+    Path(notes[0]).write_text(str(tried.pid))
+    tried.join()
     return [1.0] * len(completions)
 
 

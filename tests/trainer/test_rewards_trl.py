@@ -50,14 +50,15 @@ def test_functions_of_the_standard_format() -> None:
         "remote",
         "curriculum",
         "logs",
+        "logs_by_keyword",
     )
 
     scores = scored(rows, *names)
 
-    expected = [[1, 3], [1, 12], [0, 1], [1, np.nan], [np.nan, 0.5], [1, 1], [0.25, 0.25], [1, 1]]
+    expected = [[1, 3], [1, 12], [0, 1], [1, np.nan], [np.nan, 0.5], [1, 1], [0.25, 0.25], [1, 1], [1, 1]]
     assert scores.errors == {}
     assert np.array_equal(scores.values, expected, equal_nan=True)
-    assert np.allclose(scores.totals, [5.25, 18.75])
+    assert np.allclose(scores.totals, [6.25, 19.75])
 
 
 def test_functions_of_the_conversational_format() -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,9 +66,10 @@ def test_a_call_is_cut_short_when_its_answer_is_not_needed() -> None:
 
 
 def test_an_async_function_is_awaited() -> None:
-    """A coroutine function scores like any other."""
-    with started(user("slow_judge")) as rewards:
-        assert rewards.score(rows("a", "bbb")).values.tolist() == [[1.0, 3.0]]
+    """A coroutine function scores like any other, all its calls in one loop."""
+    with started(user("slow_judge"), user("keeps_a_connection")) as rewards:
+        for _ in range(2):
+            assert rewards.score(rows("a", "bbb")).values.tolist() == [[1.0, 3.0], [1.0, 1.0]]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,19 @@ def test_a_timeout_is_counted_and_the_next_call_starts_afresh() -> None:
         assert rewards.score(rows("a", "b")).values.tolist() == [[1.0, 1.0]]
 
 
+def test_a_function_may_start_processes_and_they_end_with_it(tmp_path: Path) -> None:
+    """One that tries code in a process of its own scores; where that hangs, it is killed with the call."""
+    note = tmp_path / "pid"
+    with started(user("tries_code", timeout=3.0)) as rewards:
+        assert rewards.score(rows("a", notes=[str(note)])).values.tolist() == [[1.0]]
+        assert rewards.score(rows("hang", notes=[str(note)])).failed.all()
+    status = Path(f"/proc/{note.read_text()}/status")
+    deadline = time.monotonic() + 20.0
+    while status.exists() and "(zombie)" not in status.read_text():  # somebody else's to bury
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_reward_that_is_not_finite_is_a_fault_of_that_row_alone() -> None:
     """Infinity and NaN are unscorable, counted and told; None is a choice, and other rows keep their numbers."""
     with started(user("not_finite")) as rewards:
@@ -114,12 +129,17 @@ def test_user_code_sees_no_accelerator() -> None:
 
 
 def test_totals_are_weighted_sums_over_what_was_given() -> None:
-    """Two rewards, weights 1 and 0.5, worked by hand: both given, one left out, both left out, one failed."""
+    """Two rewards, weights 1 and 0.5, worked by hand: both given, one left out, both left out, one failed.
+
+    With weight 0 the second is only watched: neither its numbers nor its failure count.
+    """
     nan = np.nan
     values = np.array([[1.0, nan, nan, 1.0], [2.0, 3.0, nan, nan]])
     failed = np.array([[False] * 4, [False, False, False, True]])
     totals = total_rewards(values, failed, np.array([1.0, 0.5]))
     assert np.array_equal(totals, [2.0, 1.5, nan, nan], equal_nan=True)
+    watched = total_rewards(values, failed, np.array([1.0, 0.0]))
+    assert np.array_equal(watched, [1.0, nan, nan, 1.0], equal_nan=True)
 
 
 @pytest.mark.parametrize(

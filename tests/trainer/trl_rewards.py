@@ -60,6 +60,13 @@ def logs(completions, log_extra, log_metric, **kwargs):
     return [1.0] * len(completions)
 
 
+def logs_by_keyword(completions, **kwargs):
+    """The same, taken from the keywords."""
+    kwargs["log_extra"]("length", [len(text) for text in completions])
+    kwargs["log_metric"]("mean", 1.0)
+    return [1.0] * len(completions)
+
+
 def accuracy(completions, solution, log_extra=None, **kwargs):
     """As trl.rewards.accuracy_reward is declared: conversations, `solution`, a callable that may be left out."""
     if log_extra:

@@ -8,11 +8,13 @@ import asyncio
 import inspect
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from trainer.rewards.loading import LoadError, load_function
@@ -72,11 +74,11 @@ class IsolatedFunction:
         """Let the call that another thread waits for fail now, and every later one: their answers are not needed."""
         self._abandoned.set()
         if self._child is not None:
-            self._child.process.kill()
+            self._child.kill()
 
     def stop(self) -> None:
         if self._child is not None:
-            self._child.process.kill()
+            self._child.kill()
             self._child.process.join()
             self._child.connection.close()
         self._child = None
@@ -90,7 +92,7 @@ class IsolatedFunction:
             raise LoadError(f"{target.path}: the run is stopping")
         self._child = child = _Child.of(target)
         if self._abandoned.is_set():  # meanwhile, when this process could not be seen yet
-            child.process.kill()
+            child.kill()
         try:
             verdict, reason = self._answer_of(child, STARTUP_SECONDS)
         except CallFailedError as failure:
@@ -127,9 +129,26 @@ class _Child:
         theirs.close()
         return cls(process, ours)
 
+    def kill(self) -> None:
+        """The process, and on Linux what it started: a program under test that hangs would go on for the whole run."""
+        started = list(_descendants(self.process.pid))
+        self.process.kill()
+        for pid in started:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int | None) -> Iterator[int]:
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in listed.read_text().split():
+                yield from _descendants(int(child))
+                yield int(child)
+
 
 def _serve(connection: "Connection[Any, Any]", function: str, arguments: dict[str, Any]) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"  # the trainer holds the TPU; a reward that imports JAX must not wait for it
+    multiprocessing.current_process().daemon = False  # a daemon may start no process, and rewards that run code do
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         target = load_function(function)
@@ -137,12 +156,10 @@ def _serve(connection: "Connection[Any, Any]", function: str, arguments: dict[st
         connection.send(("refused", str(error)))
         return
     connection.send(("ready", ""))
-    while True:
-        try:
+    with asyncio.Runner() as runner, suppress(EOFError):
+        while True:
             keywords, rows = connection.recv()
-        except EOFError:
-            return
-        connection.send(_answer(target, {**keywords, **arguments}, rows))
+            connection.send(_answer(target, {**keywords, **arguments}, rows, runner))
 
 
 def _end_with_parent() -> None:
@@ -152,11 +169,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _answer(function: Callable[..., Any], keywords: dict[str, Any], rows: int) -> tuple[str, Any]:
+def _answer(
+    function: Callable[..., Any], keywords: dict[str, Any], rows: int, runner: asyncio.Runner
+) -> tuple[str, Any]:
+    """All calls are awaited in one loop, as in TRL: what a function keeps open between calls belongs to its loop."""
     try:
         result = function(**_accepted(function, keywords))
         if inspect.isawaitable(result):
-            result = asyncio.run(_awaited(result))
+            result = runner.run(_awaited(result))
         return "scored", _numbers(result, rows)
     except (Exception, SystemExit) as error:
         return "raised", f"{type(error).__name__}: {error}"
@@ -169,19 +189,16 @@ async def _awaited(result: Any) -> Any:
 def _accepted(function: Callable[..., Any], keywords: dict[str, Any]) -> dict[str, Any]:
     """All keywords where the function takes any, as TRL passes them; else those that it names.
 
-    TRL's documentation writes `completions_ids` where its code passes `completion_ids`, and its newer versions bring
-    two callables for their own tables: a function that cannot do without them is given what it names.
+    TRL passes two callables for its own tables, and its documentation writes `completions_ids` where its code passes
+    `completion_ids`: a function that names them so is given them.
     """
     parameters = inspect.signature(function).parameters
-    extra = {"completions_ids": keywords.get("completion_ids"), "log_extra": _unused, "log_metric": _unused}
-    wanted = {
-        name: value
-        for name, value in extra.items()
-        if name in parameters and parameters[name].default is inspect.Parameter.empty
-    }
+    given = {**keywords, "log_extra": _unused, "log_metric": _unused}
+    named = {**given, "completions_ids": keywords.get("completion_ids")}
+    wanted = {name: value for name, value in named.items() if name in parameters}
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return {**wanted, **keywords}
-    return wanted | {name: value for name, value in keywords.items() if name in parameters}
+        return given | wanted
+    return wanted
 
 
 def _unused(*_: Any) -> None:

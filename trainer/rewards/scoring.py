@@ -115,8 +115,12 @@ class RewardSet:
 def total_rewards(
     values: NDArray[np.float64], failed: NDArray[np.bool_], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Weighted sum over the reward axis; NaN where a reward failed or none gave a number."""
-    given = np.isfinite(values)
+    """Weighted sum over the reward axis; NaN where a reward failed or none gave a number.
+
+    One of weight 0 is only watched: what it gives is no part of the sum, and where it fails nothing is missing there.
+    """
+    counts = (weights != 0)[:, None]
+    given, failed = np.isfinite(values) & counts, failed & counts
     totals = np.sum(np.where(given, values, 0.0) * weights[:, None], axis=0)
     return np.where(failed.any(axis=0) | ~given.any(axis=0), np.nan, totals)
 
