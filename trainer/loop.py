@@ -32,6 +32,7 @@ from trainer.metricnames import LOSS_NEAR_ZERO
 from trainer.metrics import MetricsFile, Row, batch_row
 from trainer.model.decoder import Params
 from trainer.programs import CompileClock
+from trainer.rewards.answers import TAGS
 from trainer.selection import Choice, choice_row, choose, deal, everything
 from trainer.showing import completions_table, shown_as
 from trainer.spoiled import SpoiledSteps
@@ -135,6 +136,8 @@ class Loop:
         with watch.phase("update"):
             state, measured = self._run.learner.learn(state, batch, self._run.heartbeat.beat)
         self._spoiled.check(step, measured, batch, self._run.learner.rows)
+        if not measured["update/completion_tokens"] and not self._index:
+            log.warning("step %d: no completion was left to learn from; the weights stay as they are", step)
         self._reached = step
         place = replace(place, step=step, cursor=place.cursor + choice.walked)
         row = measured | self._usage(found, batch, watch) | self._row(place, found, choice, watch)
@@ -199,8 +202,8 @@ class Loop:
         left = self._pace.remaining_seconds(steps - step)
         told = progress.StepShown(row, steps, self._run.asker.reward_names, left)
         log.info("%s", told.line(), extra=shown_as(told))
-        if step == 1 and abs(row["update/loss"]) < _LOSS_EXPLAINED_BELOW:
-            log.info("%s", LOSS_NEAR_ZERO)
+        if step == 1:
+            self._tell_beginning(row)
         if step not in (1, steps) and step % SHOW_COMPLETIONS_EVERY:
             return
         answers, scores = found.answers[0], found.scores[0]
@@ -212,6 +215,17 @@ class Loop:
         (folder / f"step-{step:08d}.jsonl").write_text("".join(lines))
         table = completions_table(records, step)
         log.info("%s", progress.completions_lines(records, step), extra=shown_as(table))
+
+    def _tell_beginning(self, row: Row) -> None:
+        """What people ask after the first step, and a form that is rewarded and that nobody told the model of."""
+        if abs(row["update/loss"]) < _LOSS_EXPLAINED_BELOW:
+            log.info("%s", LOSS_NEAR_ZERO)
+        data, rewards = self._config.data, self._config.rewards
+        forms = [reward.name for reward in rewards if reward.python is None and reward.name != "correct"]
+        unseen = [name for name in forms if row[f"reward/{name}/mean"] == 0]
+        if unseen and data.system_prompt is None and data.prompt_template is None:
+            text = "step 1: no completion earned anything from %s; ask for %s…%s %s…%s in data.system_prompt"
+            log.warning(text, " and ".join(unseen), *TAGS)
 
     # --- what is due between steps
 

@@ -132,7 +132,8 @@ def make_update(
 
     `longest` is the longest completion that the run allows. The parameters of the state are a model or, with `frozen`,
     adapters to that one. The gradient is summed over micro-steps in float32 and divided once, by the weight of the
-    whole batch over all processes. A step whose loss or gradient is not finite changes nothing and says so in `finite`.
+    whole batch over all processes. A step whose loss or gradient is not finite changes nothing and says so in `finite`;
+    neither does one without a token to train on, which weight decay and the optimizer's momentum would move.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
 
@@ -145,8 +146,8 @@ def make_update(
     def update(state: TrainState, batch: TrainBatch, frozen: Frozen | None = None) -> tuple[TrainState, Metrics]:
         gradients, sums = _accumulate(partial(micro_loss, frozen), state.params, batch, shardings.params)
         metrics = _metrics(gradients, sums, batch, algorithm) | {"learning_rate": optimizer.learning_rate(state.step)}
-        proposed = _apply(optimizer, state, gradients)
-        kept = jax.tree.map(lambda new, old: jnp.where(metrics["finite"], new, old), proposed, state)
+        proposed, applies = _apply(optimizer, state, gradients), metrics["finite"] & (sums.tokens > 0)
+        kept = jax.tree.map(lambda new, old: jnp.where(applies, new, old), proposed, state)
         return kept, metrics
 
     compiled = jax.jit(update, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))

@@ -82,13 +82,27 @@ def test_passes_micro_steps_and_mesh_change_nothing(
 
 
 def test_a_process_without_a_question_waits_for_the_others(byte_model: Path, tmp_path: Path) -> None:
-    """Where the split is shorter than a batch, a process may have no question, and the means are of those asked."""
+    """Where the split is shorter than a batch, a process may have no question, and the means are of those asked.
+
+    Of completions of one token, all cut off, nothing is learned, and the weights stay; process 0 tells that, and that
+    nobody asked for the tags that are rewarded.
+    """
     data = sums(tmp_path / "few.jsonl", 10)
-    rewards = [{"name": "correct"}, {"python": "reward_samples:letters"}]
-    run = resolved(byte_model, data, tmp_path / "out", 2, 1, steps=1, eval_every_steps=1, rewards=rewards)
+    settings = {
+        "steps": 1,
+        "eval_every_steps": 1,
+        "rewards": [{"name": "correct"}, {"python": "reward_samples:letters"}, {"name": "tags"}],
+        "algorithm": {"mask_truncated": True},
+    }
+    run = resolved(byte_model, data, tmp_path / "out", 2, 1, "rollout.max_length_sample=1", **settings)
     launched = Launched(run, tmp_path)
-    launched.finish()
-    assert [row["eval/questions"] for row in launched.metrics] == [10, 10]
+    first, second = launched.finish()
+    before, after = launched.metrics
+    assert (before["eval/questions"], after["eval/questions"]) == (10, 10)
+    assert (after["update/completion_tokens"], after["length/truncated"]) == (0, 1)
+    assert "step 1: no completion was left to learn from; the weights stay as they are" in first.out
+    assert "earned anything from tags; ask for <think>…</think> <answer>…</answer> in data.system_prompt" in first.out
+    assert "step 1: no completion" not in second.out
 
 
 def test_a_run_leaves_metrics_completions_and_answers(one_process: Launched) -> None:

@@ -14,6 +14,7 @@ from small_step import GRPO
 from trainer.objective import Terms, loss_sums
 
 LONGEST = 7
+LN2 = float(np.log(2.0))
 LENGTHS = (4, 2, 0, 3)
 ADVANTAGES = np.array([1.5, -0.7, 0.9, -1.1])
 DRAW = np.random.default_rng(8)
@@ -92,3 +93,31 @@ def test_an_objective_and_its_gradient_are_those_of_its_formula(choice: dict[str
     np.testing.assert_allclose(gradient, slopes, rtol=1e-4, atol=1e-6)
     assert not np.asarray(gradient)[~MASK].any()
     assert 0 < int(clipped) < MASK.sum()
+
+
+def test_the_importance_weight_covers_all_of_a_tokens_loss() -> None:
+    """By hand: two tokens at ratio 1 with A = 2, and a reference twice as sure, each cost -2 + 0.1 · (1 - ln 2).
+
+    The rollout gave the first half of its probability, which is a weight of 2 under a cap of 1.5, and the second all
+    of it: the mean is 1.25 times that, the KL term included.
+    """
+    now = jnp.float32([[-1.0, -3.0]])
+
+    def loss(logprobs: jax.Array) -> jax.Array:
+        terms = Terms(
+            logprobs=logprobs,
+            entropy=jnp.zeros((1, 2)),
+            mask=jnp.ones((1, 2), bool),
+            advantages=jnp.float32([2.0]),
+            reference=now + LN2,
+            rollout=now - jnp.float32([[LN2, 0.0]]),
+        )
+        sums = loss_sums(terms, GRPO.model_copy(update={"beta": 0.1, "importance_cap": 1.5}), LONGEST)
+        assert sums.weight.dtype == jnp.float32
+        return sums.loss / sums.weight
+
+    value, gradient = jax.value_and_grad(loss)(now)
+    assert float(value) == pytest.approx(1.25 * (-2 + 0.1 * (1 - LN2)), rel=1e-6)
+    # Of r · k3, r = 1: its own slope 1 - q/p, and k3 through r.
+    slope = -2 + 0.1 * (1 - 2 + 1 - LN2)
+    np.testing.assert_allclose(gradient, [[1.5 * slope / 2, slope / 2]], rtol=1e-5)

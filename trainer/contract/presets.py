@@ -44,7 +44,8 @@ PRESETS = {
     # https://arxiv.org/abs/2503.20783
     "dr_grpo": Preset(advantage="dr_grpo", aggregation="sequence-mean-token-sum-norm", has_kl=False),
     # https://arxiv.org/abs/2503.14476: clip-higher, token mean, overlong filtering, dynamic sampling. That has no bound
-    # there; ours is that of its recipe in verl, https://verl.readthedocs.io/en/latest/algo/dapo.html.
+    # there; the authors' script has max_num_gen_batches=10, where a batch is three times the prompts of a step:
+    # https://github.com/volcengine/verl/blob/e2e729f438668f6fcacfd95e1b2912037552f8f7/recipe/dapo/run_dapo_qwen2.5_32b.sh
     "dapo": Preset(epsilon_high=0.28, mask_truncated=True, dynamic_sampling=10, has_kl=False),
     # https://arxiv.org/abs/2402.14740: a completion is one action, so its log-probabilities are summed. The paper makes
     # one update on a batch; with more, the clip is that of tokens.
