@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from stop_letters import LONGEST, STOPS
 
 from trainer.contract.run import Sampling
+from trainer.model.checkpoint import Checkpoint
 from trainer.model.config import read_model_config
 from trainer.model.weights import load_params
 from trainer.rollout import Rollout
@@ -44,7 +45,21 @@ def main(index: int, port: str, folder: str, prompts: list[list[list[int]]], out
     stopping = Rollout(config, mesh, longer, stop_ids=(), pad_id=0, compute_dtype=jnp.float32, end=STOPS.end)
     stopped = stopping.generate(params, mine, ids, 2, 11, 8, samples=4)
     ended = {f"stopped_{name}": value for name, value in stopped._asdict().items()}
-    np.savez(out, **sampled._asdict(), greedy=greedy.tokens, **ended)
+    np.savez(out, **sampled._asdict(), greedy=greedy.tokens, **ended, **read_over_all_devices(folder))
+
+
+def read_over_all_devices(folder: str) -> dict[str, int]:
+    """How many numbers of vectors and of matrices this process reads where all devices of both split each weight."""
+    config, read, counted = read_model_config(folder), Checkpoint.read, {"vectors_read": 0, "matrices_read": 0}
+
+    def counting(self: Checkpoint, tensor: str, index: tuple[slice, ...]) -> np.ndarray:
+        found = read(self, tensor, index)
+        counted["vectors_read" if found.ndim == 1 else "matrices_read"] += found.size
+        return found
+
+    Checkpoint.read = counting
+    load_params(folder, config, Mesh(np.array(jax.devices()).reshape(1, 8, 1), ("dp", "fsdp", "tp")), jnp.float32)
+    return counted
 
 
 if __name__ == "__main__":

@@ -62,6 +62,16 @@ def test_two_processes_sample_what_one_does(two, one):
     assert [int(part["steps"]) for part in two] == [want.steps] * 2
 
 
+def test_a_process_reads_only_what_its_devices_hold(two, one):
+    """With every weight over the eight devices of both, each process reads half of the matrices, and all norms."""
+    # A layer's weights are stacked: its norms and biases have two axes here, and one in the file.
+    stacked = list(one[1]["layers"].values())
+    vectors = one[1]["final_norm"].size + sum(leaf.size for leaf in stacked if leaf.ndim == 2)
+    matrices = one[1]["embed"].size + sum(leaf.size for leaf in stacked if leaf.ndim == 3)
+    for part in two:
+        assert (int(part["vectors_read"]), int(part["matrices_read"])) == (vectors, matrices // 2)
+
+
 def test_stop_strings_end_rows_of_any_process(two, one, oracles, mesh_of, sampling_of):
     """Each process looks at its own rows, and all go on until no row of any is left: the ends are those of one."""
     config, mesh, sampling = read_model_config(oracles / "qwen2-tied"), mesh_of(1, 1, 1), sampling_of(LONGEST, 2.0)
