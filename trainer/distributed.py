@@ -9,6 +9,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ HEARTBEAT_SECONDS = 60
 """A process that the coordinator has not heard for so long is lost. Its heartbeat is a thread outside of Python."""
 CONNECT_SECONDS = 600
 """Pods of a large slice start minutes apart: image pulls, and DNS names that appear late."""
+_MEETING_SECONDS = 5.0
 _MESSAGE_BYTES = 2000
 
 
@@ -175,8 +177,10 @@ def agree_to_stop(asked: bool) -> None:
 
 
 def text_of_first(text: str) -> str:
-    """Process 0's text, on every process; at most 2000 bytes of it."""
-    return _unpacked(gather(_packed(text))[0])
+    """Process 0's text, on every process."""
+    raw = text.encode() if jax.process_index() == 0 else b""
+    size = agree_max(len(raw))
+    return _unpacked(gather(np.frombuffer(raw.ljust(size + 1, b"\0"), np.uint8))[0])
 
 
 def together(action: Callable[[], Result]) -> Result:
@@ -198,6 +202,23 @@ def together(action: Callable[[], Result]) -> Result:
     told = _unpacked(messages[first]) if error is None else error.message
     text = f"process {first}: {told}" if error is None else told
     raise RunError(ExitCode(int(codes[first])), text, agreed=True) from error
+
+
+def unhurried(action: Callable[[], Result], beat: Callable[[], None] = lambda: None) -> Result:
+    """As `together`, for an action that may take long in one process, and no time in others.
+
+    A collective is waited for so long only as its time-out allows, so that meanwhile all meet every few seconds; `beat`
+    is called at each meeting of a process that waits for others.
+    """
+    pool = ThreadPoolExecutor(1)
+    try:
+        working = pool.submit(action)
+        while agree_any(not wait([working], _MEETING_SECONDS).done):
+            if working.done():
+                beat()
+    finally:
+        pool.shutdown(wait=False)
+    return together(working.result)
 
 
 def explain(error: Exception) -> RunError:

@@ -24,8 +24,8 @@ _PROBE = ".probe-of-process-{}"
 class Standing:
     """What a folder's run.json says of the run in it; a new folder says nothing.
 
-    `model_revision`: the hub commit it began with. `config`: what it was last started with, as plain data. `changes`:
-    what was changed since it began, one entry an attempt.
+    `model_revision`: the hub commit it began with. `inputs`: by key, what names of the hub stood for. `config`: what it
+    was last started with, as plain data. `changes`: what was changed since it began, one entry an attempt.
     """
 
     finished: bool = False
@@ -33,6 +33,7 @@ class Standing:
     config: Mapping[str, Any] = field(default_factory=dict)
     changes: tuple[Mapping[str, Any], ...] = ()
     parent: Mapping[str, Any] | None = None
+    inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def differences(self, run: RunConfig) -> tuple[Difference, ...]:
         return differences(self.config, run)
@@ -53,6 +54,7 @@ def read_standing(process: ProcessConfig) -> Standing:
             config=dict(body["config"]),
             changes=tuple(body.get("changes", ())),
             parent=body.get("parent"),
+            inputs=dict(body.get("inputs", {})),
         )
         run_id = body["run_id"]
     except (FileNotFoundError, NotADirectoryError):
@@ -145,6 +147,7 @@ def write_run_json(process: ProcessConfig, standing: Standing) -> None:
         "config": json.loads(process.run.to_json()),
         "changes": standing.changes,
         "parent": standing.parent,
+        "inputs": standing.inputs,
     }
     path = Path(process.folder.run_json)
     replacement = path.with_name(path.name + ".new")
@@ -153,14 +156,18 @@ def write_run_json(process: ProcessConfig, standing: Standing) -> None:
 
 
 def begun(
-    process: ProcessConfig, found: Standing, model_revision: str | None, parent: Mapping[str, Any] | None = None
+    process: ProcessConfig,
+    found: Standing,
+    model_revision: str | None,
+    inputs: Mapping[str, Mapping[str, Any]],
+    parent: Mapping[str, Any] | None = None,
 ) -> Standing:
     """How a folder stands when an attempt begins in it: what it changes of the run is added to the earlier changes."""
     changed = {one.path: [one.old, one.new] for one in found.differences(process.run)}
     entry = {"attempt": process.attempt, "after_step": completed_steps(process), "changed": changed}
     earlier = () if process.starts_over else found.changes
     changes = (*earlier, entry) if changed and not process.starts_over else earlier
-    return Standing(model_revision=model_revision, changes=changes, parent=parent or found.parent)
+    return Standing(model_revision=model_revision, changes=changes, parent=parent or found.parent, inputs=inputs)
 
 
 def completed_steps(process: ProcessConfig) -> int:

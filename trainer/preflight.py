@@ -5,38 +5,37 @@ them end alike; no weight has been read when it is done.
 """
 
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainer import bucket, outputs
-from trainer.bucket import BucketError, is_uri
+from trainer.bucket import is_uri
 from trainer.committed import committed_steps
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.models import ModelShape, check_lengths, check_model_over_tp
 from trainer.contract.process import ProcessConfig
 from trainer.contract.violations import Spelling
-from trainer.data import DataError, QuestionSet, load_questions
-from trainer.distributed import agree_any, text_of_first, together
+from trainer.data import QuestionSet, load_questions
+from trainer.data import hub as datasets
+from trainer.distributed import agree_any, text_of_first, together, unhurried
+from trainer.inputs import Inputs, patiently
+from trainer.model import source
 from trainer.model.config import ModelConfig, UnsupportedModelError, read_model_config
-from trainer.model.source import ModelNotReachableError, at_revision, check_tokenizer, load_tokenizer, resolve_model
+from trainer.model.source import check_tokenizer, load_tokenizer, resolve_model
 from trainer.parent import find_parent, record_of
 from trainer.rewards import RewardSet
 from trainer.rewards.loading import LoadError
 from trainer.tracking import check_installed
 from trainer.trained import Trained
+from trainer.watchdog import Heartbeat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Result = TypeVar("Result")
-
 log = logging.getLogger("trainer")
-
-RETRY_SECONDS = 300.0
-"""So long may the hub or a bucket be out of reach before a run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +71,16 @@ def already_done(process: ProcessConfig) -> bool:
     return process.attempt > 0 and text_of_first(str(outputs.read_standing(process).is_done(process.run))) == "True"
 
 
-def check(process: ProcessConfig) -> Ready:
+def check(process: ProcessConfig, heartbeat: Heartbeat) -> Ready:
     """Run every check. Raises RunError, the same kind on all processes."""
     standing = together(lambda: _standing(process))
     shared = _check_output(process)
-    folder, revision = _fetch_model(process, standing.model_revision)
+    known = outputs.Standing() if process.starts_over else standing
+    inputs = Inputs(process, known.inputs, shared, heartbeat)
+    folder, revision = _fetch_model(process, inputs, known.model_revision)
     model, tokenizer = together(lambda: _check_model(process, folder))
-    train, evaluation = together(lambda: _check_data(process, tokenizer))
+    fetched = _fetch_data(process, inputs)
+    train, evaluation = together(lambda: _check_data(process, tokenizer, fetched))
     together(lambda: check_installed(process))
     rewards = together(lambda: _check_rewards(process))
     needed = process.run.algorithm.beta > 0 or _begins(process)
@@ -86,7 +88,7 @@ def check(process: ProcessConfig) -> Ready:
     if not process.process_index:
         for one in standing.differences(process.run):
             log.info("changed since the last attempt: %s", one)
-    begun = outputs.begun(process, standing, revision, origin)
+    begun = outputs.begun(process, standing, revision, inputs.record, origin)
     return Ready(begun, folder, model, tokenizer, parent, train, evaluation, rewards, shared)
 
 
@@ -127,20 +129,32 @@ def _check_output(process: ProcessConfig) -> bool:
     return shared
 
 
-def _fetch_model(process: ProcessConfig, recorded: str | None) -> tuple[Path, str | None]:
+def _fetch_model(process: ProcessConfig, inputs: Inputs, recorded: str | None) -> tuple[Path, str | None]:
     """The model's folder, and its commit where it came from the hub: one commit for all processes and all attempts.
 
     Of a bucket, which keeps no commits, a digest of its objects stands for that.
     """
-    commit = text_of_first(recorded or "")
     path = process.run.model_path
-    folder = together(lambda: patiently(lambda: resolve_model(at_revision(path, commit or None))))
-    found = "" if folder == Path(path).expanduser() else folder.name
-    first = text_of_first(found)
-    # Where the branch moved while the processes downloaded, the first one's commit is the run's.
-    same = together(lambda: folder if found == first else patiently(lambda: resolve_model(at_revision(path, first))))
-    together(lambda: _refuse_changed(path, same, commit or first))
-    return same, first or None
+    if agree_any(source.is_on_hub(path)):
+        pin, folder = inputs.fetch(source.name_of(path), lambda: source.pin(path, recorded))
+        return folder, pin.commit
+    folder = unhurried(lambda: patiently(lambda: resolve_model(path)))
+    begun = text_of_first(recorded or (folder.name if is_uri(path) else ""))
+    together(lambda: _refuse_changed(path, folder, begun))
+    return folder, begun or None
+
+
+def _fetch_data(process: ProcessConfig, inputs: Inputs) -> Mapping[str, Sequence[datasets.HubFile]]:
+    """The files of the data sets that are on the hub, by key."""
+    run = process.run
+    asked = [("data.train", run.data.train, "train")]
+    asked += [("data.eval", run.data.eval, run.eval_split)] if run.eval_every_steps else []
+    fetched = {}
+    for field, name, split in asked:
+        if agree_any(datasets.is_name(name)):
+            resolve = partial(datasets.pin, field, name, split)
+            fetched[field] = datasets.files_of(*inputs.fetch(datasets.name_of(field, name), resolve, split))
+    return fetched
 
 
 def _refuse_changed(path: str, folder: Path, recorded: str) -> None:
@@ -185,12 +199,19 @@ def _check_shape(process: ProcessConfig, model: ModelConfig) -> None:
         raise RunError(ExitCode.INVALID_CONFIG, "\n".join(broken))
 
 
-def _check_data(process: ProcessConfig, tokenizer: "PreTrainedTokenizerBase") -> tuple[QuestionSet, QuestionSet | None]:
+def _check_data(
+    process: ProcessConfig,
+    tokenizer: "PreTrainedTokenizerBase",
+    fetched: Mapping[str, Sequence[datasets.HubFile]],
+) -> tuple[QuestionSet, QuestionSet | None]:
     run, longest = process.run, process.run.sampling.global_length
     answers = any(reward.python is None and reward.name == "correct" for reward in run.rewards)
 
-    def load(role: str, split: str) -> QuestionSet:
-        return patiently(lambda: load_questions(role, split, run.data, tokenizer, longest, answers=answers))  # type: ignore[arg-type]
+    def load(role: Literal["train", "eval"], split: str) -> QuestionSet:
+        files = fetched.get(f"data.{role}")
+        return patiently(
+            lambda: load_questions(role, split, run.data, tokenizer, longest, answers=answers, fetched=files)
+        )
 
     return load("train", "train"), load("eval", run.eval_split) if run.eval_every_steps else None
 
@@ -203,20 +224,3 @@ def _check_rewards(process: ProcessConfig) -> RewardSet:
         rewards.stop()
         raise RunError(ExitCode.INPUT_NOT_REACHABLE, str(error)) from error
     return rewards
-
-
-def patiently(
-    action: Callable[[], Result],
-    sleep: Callable[[float], None] = time.sleep,
-    now: Callable[[], float] = time.monotonic,
-) -> Result:
-    """Try again for five minutes where hub or bucket did not answer; what asking again cannot change fails at once."""
-    end, pause = now() + RETRY_SECONDS, 5.0
-    while True:
-        try:
-            return action()
-        except (ModelNotReachableError, DataError, BucketError) as error:
-            if error.permanent or now() + pause > end:
-                raise RunError(ExitCode.INPUT_NOT_REACHABLE, str(error)) from error
-        sleep(pause)
-        pause = min(2 * pause, 60.0)

@@ -22,13 +22,15 @@ from trainer.committed import MARKER, DamagedError, committed_steps, read_marker
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.run import RunConfig
 from trainer.contract.runfolder import RunFolder
+from trainer.hub import Pin
+from trainer.inputs import find as find_input
 from trainer.mesh import local_mesh
 from trainer.model.checkpoint import Checkpoint
 from trainer.model.config import ModelConfig, UnsupportedModelError, read_model_config
 from trainer.model.decoder import Params
 from trainer.model.lora import Frozen, Lora, adapter_shapes, adapter_shardings
 from trainer.model.sharding import param_shapes, param_shardings
-from trainer.model.source import ModelNotReachableError, at_revision, resolve_model
+from trainer.model.source import ModelNotReachableError, at_revision, name_of, resolve_model
 from trainer.model.weights import load_params
 from trainer.starting import has_tpu
 
@@ -152,7 +154,7 @@ def _of_model(what: str, folder: Path) -> Trained:
 
 
 def _of_run(what: str, root: epath.Path, checkpoint: epath.Path | None) -> Trained:
-    run, revision = _read_run(root / "run.json")
+    run, revision, model = _read_run(root / "run.json")
     folders = RunFolder(str(root))
     found = newest_checkpoint(epath.Path(folders.checkpoints)) if checkpoint is None else checkpoint
     if found is None and _exists(epath.Path(folders.export) / "config.json"):
@@ -165,7 +167,8 @@ def _of_run(what: str, root: epath.Path, checkpoint: epath.Path | None) -> Train
         newest = newest_checkpoint(epath.Path(folders.checkpoints))
         fix = "the run has no other" if newest is None else f"the newest is {newest}"
         raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"{what}: {fault}; {fix}")
-    base = _model_folder(at_revision(run.model_path, revision))
+    pinned = None if model is None else find_input(Pin.of(name_of(run.model_path), model), folders.inputs)
+    base = pinned or _model_folder(at_revision(run.model_path, revision))
     return Trained(what, base, read_model_config(base), run.precision.params, run, found, revision)
 
 
@@ -191,10 +194,12 @@ def _check_checkpoint(checkpoint: epath.Path) -> str | None:
     return None
 
 
-def _read_run(path: epath.Path) -> tuple[RunConfig, str | None]:
+def _read_run(path: epath.Path) -> tuple[RunConfig, str | None, Mapping[str, Any] | None]:
+    """The run, and of its model the revision and what was recorded of the hub's."""
     try:
         body = json.loads(path.read_text())
-        return RunConfig.from_json(json.dumps(body["config"])), body["model_revision"]
+        run = RunConfig.from_json(json.dumps(body["config"]))
+        return run, body["model_revision"], body.get("inputs", {}).get("model_path")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"{path}: cannot be read as a run ({error}); repair it") from None
 

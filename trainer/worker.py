@@ -79,7 +79,7 @@ class Worker:
         return code
 
     def _train(self, process: ProcessConfig, heartbeat: Heartbeat, watchdog: Watchdog) -> ExitCode:
-        from trainer import distributed, outputs, preflight
+        from trainer import distributed, inputs, outputs, preflight
         from trainer.building import build
 
         self._part = distributed.stop
@@ -98,7 +98,7 @@ class Worker:
             self._close_spool()
             return ExitCode.DONE
         log.info("%s", "\n".join(preflight.introduce(process, distributed.device_kind())))
-        ready = preflight.check(process)
+        ready = preflight.check(process, heartbeat)
         _log_into_folder(process)
         outputs.write_run_json(process, ready.standing)
 
@@ -112,7 +112,7 @@ class Worker:
         if code is ExitCode.DONE:
             outputs.write_run_json(process, replace(ready.standing, finished=True))
         ready.rewards.stop()
-        distributed.together(lambda: preflight.patiently(self._publish))
+        distributed.unhurried(lambda: inputs.patiently(self._publish))
         self._close_spool()
         self.lookout.part()
         self._part()
@@ -122,10 +122,10 @@ class Worker:
         """Where the run folder lies in a bucket: with a folder here to write in, and in it what was there before."""
         if not is_uri(process.run.output_uri):
             return process
-        from trainer import distributed, preflight
+        from trainer import distributed, inputs
 
         self._spool = spool = Spool(process.folder.root)
-        distributed.together(lambda: preflight.patiently(spool.pull))
+        distributed.unhurried(lambda: inputs.patiently(spool.pull))
         spool.start()
         return replace(process, spool=str(spool.here))
 

@@ -104,12 +104,12 @@ def test_the_shell_hands_on_only_what_a_pod_would_not_say(show: Show) -> None:
         "JAX_ENABLE_X64": "1",
         "TPU_WORKER_ID": "3",
         "MEGASCALE_PORT": "1",
-        "MINE": "me",
+        "HF_HUB_OFFLINE": "1",
     }
     env = show("cpu", shell=shell).env
     assert env["GRPO_ATTEMPT"] == "0"
     assert not {"JAX_ENABLE_X64", "TPU_WORKER_ID", "MEGASCALE_PORT"} & env.keys()
-    assert env["MINE"] == "me"
+    assert env["HF_HUB_OFFLINE"] == "1"
 
 
 def test_the_machine_keeps_its_own_home_and_model_cache(show: Show) -> None:

@@ -8,6 +8,7 @@ Prints one JSON object: what each word of agreement gave.
 import json
 import os
 import sys
+import time
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -36,6 +37,14 @@ def told(action) -> list:
         return [int(error.code), error.message, error.agreed]
 
 
+def unhurried(index: int) -> list:
+    """Process 0 needs as long as five meetings: what each process gives, and whether it beat while it waited."""
+    distributed._MEETING_SECONDS = 0.1
+    beats: list[int] = []
+    given = distributed.unhurried(lambda: time.sleep(0.5 * (1 - index)) or index, lambda: beats.append(1))
+    return [given, len(beats) > 2]
+
+
 def main(index: int, port: str) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
@@ -45,6 +54,7 @@ def main(index: int, port: str) -> None:
         "max": distributed.agree_max(2**40 + index),
         "any": [distributed.agree_any(index == 1), distributed.agree_any(False)],
         "first": distributed.text_of_first(f"process {index}"),
+        "unhurried": unhurried(index),
         "fine": told(fails_on(0)),
         "one": told(fails_on(index)),
         "both": told(fails_on(2)),

@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from buckets import Emulator, Gate, cache_folder
 from google.cloud import storage
+from hubs import Hub
+from huggingface_hub import close_session, constants
 from jax.sharding import Mesh
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -113,6 +115,23 @@ def smollm2() -> Path:
     if not folder.exists():
         subprocess.run([sys.executable, str(Path(__file__).with_name("smollm2.py")), str(folder)], check=True)
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub without repositories, which this process asks, with an empty cache."""
+    served = Hub()
+    own = {
+        "ENDPOINT": served.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": f"{served.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": False,
+    }
+    for name, value in own.items():
+        monkeypatch.setattr(constants, name, value)
+    yield served
+    close_session()
+    served.close()
 
 
 @pytest.fixture(scope="session")

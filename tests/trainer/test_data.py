@@ -202,7 +202,7 @@ for split in ("test", "dev"):
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ, check=True)
     lines = told.stdout.splitlines()
     assert lines[0] == "['Two ducks?', 'Three?']"
-    assert lines[1].startswith("True data.eval: gsm8k could not be fetched from openai/gsm8k on the hub (")
+    assert lines[1].startswith("True data.eval: gsm8k is not in the hub's cache ")
     assert lines[2] == "True eval_split: 'dev' is no split of gsm8k; use train or test"
 
 

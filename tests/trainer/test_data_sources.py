@@ -1,27 +1,19 @@
 """Where rows come from: parquet and JSONL files, patterns, and data sets of a hub, fetched once and then offline."""
 
-import hashlib
 import json
-import os
-import re
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow
 import pytest
+from hubs import Hub
+from huggingface_hub import constants
 from pyarrow import parquet
 
 from trainer.contract.runner import DataConfig
 from trainer.data import DataError
-from trainer.data.hub import HubName, choose, parse
+from trainer.data.hub import HubName, choose, parse, pin
 from trainer.data.questions import load_questions
 from trainer.data.rows import read_rows
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def table(path: Path, *questions: str) -> Path:
@@ -132,109 +124,41 @@ def test_what_is_not_clear_is_refused() -> None:
         choose("data.train", "o/s", ["data/train-00001-of-00003.parquet"], None, "train")
 
 
-class Hub(ThreadingHTTPServer):
-    """The three answers of a hub that its client library asks for: the tree of a revision, a file's head, a file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.asked = folder, []
-        super().__init__(("127.0.0.1", 0), _Answers)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def revision(self, name: str) -> Path:
-        return self.folder / name.replace("%2F", "-").replace("/", "-")
-
-
-class _Answers(BaseHTTPRequestHandler):
-    server: Hub
-
-    def log_message(self, *_: object) -> None: ...
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        tree = re.fullmatch(r"/api/datasets/own/set/tree/([^?]+)\?.*", self.path)
-        file = re.fullmatch(r"/datasets/own/set/resolve/(main|refs%2Fconvert%2Fparquet)/(.+)", self.path)
-        if tree and (folder := self.server.revision(tree[1])).exists():
-            files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-            body = [{"type": "file", "path": str(p.relative_to(folder)), "size": 1, "oid": "0" * 40} for p in files]
-            self._send(json.dumps(body).encode(), "application/json")
-        elif file and (path := self.server.revision(file[1]) / file[2]).exists():
-            self._send(path.read_bytes(), "application/octet-stream")
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.end_headers()
-
-    def _send(self, body: bytes, kind: str) -> None:
-        self.send_response(200)
-        for name, value in {
-            "Content-Type": kind,
-            "Content-Length": str(len(body)),
-            "ETag": hashlib.sha256(body).hexdigest(),
-            "X-Repo-Commit": COMMIT,
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    server = Hub(tmp_path / "served")
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def asked_in_a_process(tmp_path: Path, source: str, split: str, **environ: str) -> list[str]:
-    """What a process with its own hub cache reads: questions, or the error with whether it is permanent."""
-    script = (
-        "import sys\nfrom trainer.data.rows import DataError, read_rows\n"
-        "try: print('\\n'.join(row.columns['question'] for row in read_rows('data.train', *sys.argv[1:])))\n"
-        "except DataError as error: print(error.permanent, error)\n"
-    )
-    own = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "PATH": os.environ["PATH"]}
-    told = subprocess.run(
-        [sys.executable, "-c", script, source, split],
-        cwd=Path(__file__).parents[2],
-        env=own | environ,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return told.stdout.splitlines()
-
-
-def test_a_data_set_is_fetched_once_and_then_read_offline(tmp_path: Path, hub: Hub) -> None:
+def test_a_data_set_is_fetched_once_and_then_read_offline(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Online the split's shards are fetched, and no other file; offline the same rows come from the cache."""
-    for number, text in enumerate(("one", "two")):
-        table(hub.folder / f"main/data/train-0000{number}-of-00002.parquet", text)
-    table(hub.folder / "main/data/test-00000-of-00001.parquet", "held out")
-    endpoint = f"http://127.0.0.1:{hub.server_port}"
+    names = [f"data/train-0000{number}-of-00002.parquet" for number in (0, 1)]
+    files = {name: table(tmp_path / name, text) for name, text in zip(names, ("one", "two"), strict=True)}
+    held_out = {"data/test-00000-of-00001.parquet": table(tmp_path / "held-out.parquet", "held out")}
+    commit = hub.push("datasets", "own/set", files | held_out)
 
-    assert asked_in_a_process(tmp_path, "own/set", "train", HF_ENDPOINT=endpoint) == ["one", "two"]
-    assert not [path for path in hub.asked if "test-" in path]
-    hub.shutdown()
-    assert asked_in_a_process(tmp_path, "own/set", "train", HF_HUB_OFFLINE="1") == ["one", "two"]
-    assert asked_in_a_process(tmp_path, "own/set", "test", HF_HUB_OFFLINE="1")[0].startswith(
-        "True data.train: own/set on the hub has no files of split 'test' (it holds data/train-00000-of-00002.parquet"
-    )
-
-
-def test_the_hubs_own_parquet_copy_is_used(tmp_path: Path, hub: Hub) -> None:
-    """A repository in another form is read from the branch to which the hub converts it."""
-    (hub.folder / "main").mkdir(parents=True)
-    (hub.folder / "main/train.csv").write_text("question\n")
-    table(hub.folder / "refs-convert-parquet/default/train/0000.parquet", "converted")
-    endpoint = f"http://127.0.0.1:{hub.server_port}"
-    assert asked_in_a_process(tmp_path, "own/set", "train", HF_ENDPOINT=endpoint) == ["converted"]
+    assert questions("data.train", "own/set") == ["one", "two"]
+    assert hub.fetched == [f"datasets/own/set {commit} {name}" for name in names]
+    hub.asked.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert questions("data.train", "own/set") == ["one", "two"]
+    with pytest.raises(DataError, match=r"^data.train: own/set is not in the hub's cache .*HF_HUB_OFFLINE") as lacking:
+        questions("data.train", "own/set", "test")
+    assert lacking.value.permanent
+    assert hub.asked == []
 
 
-def test_a_name_that_the_hub_does_not_know_is_permanent(tmp_path: Path, hub: Hub) -> None:
+def test_the_hubs_own_parquet_copy_is_used(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repository in another form is read from the branch to which the hub converts it, offline too."""
+    (tmp_path / "train.csv").write_text("question\n")
+    hub.push("datasets", "own/set", {"train.csv": tmp_path / "train.csv"})
+    copy = {"default/train/0000.parquet": table(tmp_path / "0.parquet", "converted")}
+    commit = hub.push("datasets", "own/set", copy, branch="refs/convert/parquet")
+    assert pin("data.train", "own/set", "train").commit == commit
+    assert questions("data.train", "own/set") == ["converted"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert questions("data.train", "own/set") == ["converted"]
+
+
+def test_a_name_that_the_hub_does_not_know_is_permanent(hub: Hub) -> None:
     """A misspelt name will not be there later; the message says what to check."""
-    told = asked_in_a_process(tmp_path, "own/sett", "train", HF_ENDPOINT=f"http://127.0.0.1:{hub.server_port}")
-    assert told[0].startswith("True data.train: own/sett could not be fetched from own/sett on the hub (")
-    assert "check the name, or set HF_TOKEN where it is private" in "\n".join(told)
+    with pytest.raises(DataError, match=r"^data.train: own/sett is neither here nor a data set on the hub \(") as told:
+        questions("data.train", "own/sett")
+    assert str(told.value).endswith("check the spelling, or set HF_TOKEN where it is private")
+    assert told.value.permanent

@@ -13,7 +13,7 @@ from launching import free_port
 
 from trainer.contract.batch import BatchPlan, Mesh
 from trainer.contract.exits import ExitCode, RunError
-from trainer.distributed import check_machine, explain, gather, together
+from trainer.distributed import check_machine, explain, gather, together, unhurried
 
 PLAN = BatchPlan(
     processes=2,
@@ -59,6 +59,12 @@ def test_a_failure_of_one_process_is_raised_by_all(told: list[dict]) -> None:
     assert told[1]["one"] == [5, "data.train: no such file", True]
     assert told[0]["one"] == [5, "process 1: data.train: no such file", True]
     assert [one["both"] for one in told] == [[1, "ZeroDivisionError: both", True]] * 2
+
+
+def test_what_takes_long_is_waited_for_by_meeting(told: list[dict]) -> None:
+    """Each process gets its own result; the one that waits beats at every meeting, and the one at work does not."""
+    assert [one["unhurried"] for one in told] == [[0, False], [1, True]]
+    assert unhurried(lambda: 3) == 3
 
 
 def test_a_single_process_agrees_with_itself() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from buckets import CUT, Emulator, Gate
+from hubs import Hub
 from launching import Launched, resolved, sums
 
 from trainer import bucket as objects
@@ -34,25 +35,39 @@ def rows_in(folder: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (objects.read(f"{folder}/metrics.jsonl") or b"").splitlines()]
 
 
-def trainer(*arguments: str) -> str:
-    command = [sys.executable, "-m", "trainer", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return ended.stdout
+def disk(folder: Path, **environ: str) -> dict[str, str]:
+    """The environment of processes with empty disks, each with its own cache of the hub."""
+    folder.mkdir()
+    return {"TMPDIR": str(folder), "HF_HOME": f"{folder}/home-$GRPO_HOST_INDEX", **environ}
+
+
+def served(hub: Hub, model: Path, data: Path, tmp_path: Path) -> dict[str, str]:
+    """The commits of a model and of a data set whose two splits have the same rows, in a file each."""
+    (tmp_path / "test.jsonl").write_text(data.read_text() + "\n")
+    rows = hub.push("datasets", "own/sums", {"test.jsonl": tmp_path / "test.jsonl", "train.jsonl": data})
+    weights = hub.push("models", "own/model", {path.name: path for path in model.iterdir()})
+    return {"model_path": weights, "data.train": rows, "data.eval": rows}
 
 
 def test_a_run_in_a_bucket_is_resumed_with_an_empty_disk(
-    bucket: str, emulator: Emulator, byte_model: Path, data: Path, tmp_path: Path
+    bucket: str, emulator: Emulator, hub: Hub, byte_model: Path, data: Path, tmp_path: Path
 ) -> None:
     """Two processes are killed after their third step; others, with empty disks, end with every bit of a whole run.
 
-    Each step has one row, completions and evaluations lie in the bucket once, and only what was committed counted.
+    Each step has one row, completions and evaluations lie in the bucket once, and only what was committed counted. The
+    first ones fetched model and data from a hub, each file once; the others need no hub, and it is not asked.
     """
-    run = resolved(byte_model, data, bucket, 2, 2, **TREE)
-    (tmp_path / "first").mkdir()
-    kill_at(Launched(run, tmp_path / "a", TMPDIR=str(tmp_path / "first")), "step 3/4")
-    (tmp_path / "second").mkdir()
-    ended = Launched(run, tmp_path / "a", attempt=1, TMPDIR=str(tmp_path / "second")).finish()
+    commits = served(hub, byte_model, data, tmp_path)
+    run = resolved(Path("own/model"), Path("own/sums"), bucket, 2, 2, **TREE)
+    online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    kill_at(Launched(run, tmp_path / "a", **disk(tmp_path / "first", **online)), "step 3/4")
+    wanted = [f"datasets/own/sums {commits['data.train']} {split}.jsonl" for split in ("test", "train")]
+    wanted += sorted(f"models/own/model {commits['model_path']} {path.name}" for path in byte_model.iterdir())
+    assert hub.fetched == wanted
+    assert {line for line in hub.asked if "own/model" not in line and "own/sums" not in line} == set()
+    hub.push("models", "own/model", {})
+    hub.asked.clear()
+    ended = Launched(run, tmp_path / "a", attempt=1, **disk(tmp_path / "second", HF_ENDPOINT=hub.url)).finish()
     whole = Launched(resolved(byte_model, data, tmp_path / "out", 2, 2, **TREE), tmp_path / "b")
     reference = whole.finish()
 
@@ -66,13 +81,25 @@ def test_a_run_in_a_bucket_is_resumed_with_an_empty_disk(
     files = {str(path.relative_to(whole.folder)) for path in whole.folder.rglob("*") if path.is_file()}
     logs = {f"logs/attempt-1/process-{index}.log" for index in (0, 1)}
     assert {name for name in files if not name.startswith(("checkpoints", "logs", "tensorboard"))} | logs <= set(names)
-    assert json.loads(objects.read(f"{folder}/run.json") or b"")["finished"] is True
+    recorded = json.loads(objects.read(f"{folder}/run.json") or b"")
+    assert recorded["finished"] is True
+    assert {key: one["commit"] for key, one in recorded["inputs"].items()} == commits
+    assert recorded["model_revision"] == commits["model_path"]
     assert list((tmp_path / "second").glob("grpo-spool-*")) == []
-    _look_from_outside(folder, emulator, tmp_path)
+    _look_from_outside(folder, tmp_path, disk(tmp_path / "third", HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="1"))
+    assert hub.asked == []
 
 
-def _look_from_outside(folder: str, emulator: Emulator, tmp_path: Path) -> None:
+def _look_from_outside(folder: str, tmp_path: Path, environ: dict[str, str]) -> None:
     """Report, generate and export take the address as they take a folder."""
+
+    def trainer(*arguments: str) -> str:
+        command = [sys.executable, "-m", "trainer", *arguments]
+        own = {**os.environ, **environ}
+        ended = subprocess.run(command, env=own, capture_output=True, text=True, timeout=600, check=False)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
     assert trainer("report", folder) == f"written: {folder}/report.html\n"
     assert b"tiny-0123abcd" in (objects.read(f"{folder}/report.html") or b"")
     told = trainer("generate", folder, "--prompt", "1 + 1 =", "--greedy", "--max-tokens", "4", "-o", "json")

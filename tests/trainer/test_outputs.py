@@ -57,7 +57,7 @@ def test_what_is_free_is_accepted_and_recorded(output: Path) -> None:
         process = process_of(output, f"steps={steps}", f"checkpoint.keep={keep}")
         found = outputs.read_standing(process)
         outputs.refuse_changed(process, found)
-        outputs.write_run_json(process, outputs.begun(process, found, "0123abc"))
+        outputs.write_run_json(process, outputs.begun(process, found, "0123abc", {}))
     assert json.loads(Path(process.folder.run_json).read_text())["changes"] == [
         {"attempt": 0, "after_step": 2, "changed": {"steps": [3, 9]}},
         {"attempt": 0, "after_step": 2, "changed": {"checkpoint.keep": [2, 5]}},
@@ -68,7 +68,7 @@ def test_a_new_folder_holds_nothing_to_compare(tmp_path: Path) -> None:
     """A run that begins has no earlier configuration: nothing is refused, nothing recorded as changed."""
     process = process_of(tmp_path)
     outputs.refuse_changed(process, outputs.read_standing(process))
-    assert outputs.begun(process, outputs.read_standing(process), None) == outputs.Standing()
+    assert outputs.begun(process, outputs.read_standing(process), None, {}) == outputs.Standing()
 
 
 def test_a_run_that_starts_over_may_be_another(output: Path) -> None:

@@ -9,7 +9,7 @@ from launching import Launched, resolved, sums
 
 from trainer.contract.exits import ExitCode, RunError
 from trainer.data import DataError
-from trainer.preflight import patiently
+from trainer.inputs import patiently
 
 
 @pytest.fixture

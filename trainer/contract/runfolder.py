@@ -1,7 +1,7 @@
 """The layout of a run folder, `<output.uri>/<name>-<run id>/`. Only names; nothing here touches a disk.
 
-Where it lies in a bucket, a process writes into a spool on its own disk, which is copied there; checkpoints and
-compiled programs go there by themselves.
+Where it lies in a bucket, a process writes into a spool on its own disk, which is copied there; checkpoints, compiled
+programs and inputs go there by themselves.
 """
 
 from dataclasses import dataclass
@@ -59,6 +59,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> str:
         return f"{self.root}/checkpoints"
+
+    @property
+    def inputs(self) -> str:
+        return f"{self.root}/inputs"
 
     @property
     def export(self) -> str:

@@ -1,13 +1,14 @@
 """Data sets of the Hugging Face hub: a name comes in, the parquet or JSONL files of one split on this machine go out.
 
-What such a file holds is not known here. Files come from the hub's cache (HF_HOME) where HF_HUB_OFFLINE is set.
+What such a file holds is not known here.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from trainer import hub
 from trainer.data.faults import DataError
 
 GSM8K = "gsm8k"
@@ -44,19 +45,66 @@ def parse(source: str) -> HubName | None:
     return HubName(match["repository"], match["config"], match["revision"]) if match else None
 
 
-def fetch(field: str, source: str, split: str) -> list[HubFile]:
-    """All files of one split of `source`, which is gsm8k or a hub name. Raises DataError."""
+def is_name(source: str) -> bool:
+    """Whether `source` is a data set of the hub. A name that could be both is a file where there is one, and where it
+    ends like one.
+    """
+    if source == GSM8K:
+        return True
+    path = Path(source).expanduser()
+    return not path.exists() and path.suffix not in (*SUFFIXES, ".json") and parse(source) is not None
+
+
+def name_of(field: str, source: str) -> hub.Name:
+    """The repository of `source`, for which `is_name` holds."""
+    if source == GSM8K:
+        return hub.Name(field, source, "dataset", _GSM8K_REPOSITORY)
+    name = parse(source)
+    assert name is not None  # noqa: S101 - the caller asks `is_name` first
+    return hub.Name(field, source, "dataset", name.repository, name.revision)
+
+
+def pin(field: str, source: str, split: str) -> hub.Pin:
+    """All files of one split of `source`, for which `is_name` holds. Raises DataError and HubError."""
+    name = name_of(field, source)
     if source == GSM8K:
         if split not in _GSM8K_FILES:
             raise DataError(f"eval_split: {split!r} is no split of {GSM8K}; use {' or '.join(_GSM8K_FILES)}")
-        return _downloaded(field, source, HubName(_GSM8K_REPOSITORY, None, None), [_GSM8K_FILES[split]])
-    name = parse(source)
-    assert name is not None  # noqa: S101 - the caller asks `parse` first
-    files = _listed(field, source, name)
-    if name.revision is None and not any(file.endswith(SUFFIXES) for file in files):
-        name = HubName(name.repository, name.config, _CONVERTED)
-        files = _listed(field, source, name)
-    return _downloaded(field, source, name, choose(field, source, files, name.config, split))
+        return hub.pin(name, lambda _: (_GSM8K_FILES[split],))
+    found, parsed = _tables(name), parse(source)
+    chosen = choose(field, source, found.files, parsed.config if parsed else None, split)
+    return replace(found, files=tuple(chosen))
+
+
+def _tables(name: hub.Name) -> hub.Pin:
+    """What can be read of a repository, or of the hub's own copy where it has another form."""
+    try:
+        found = hub.pin(name, _readable)
+    except hub.HubError:
+        if name.revision is not None or not hub.is_offline():
+            raise
+    else:
+        if name.revision is not None or found.files:
+            return found
+    return hub.pin(replace(name, revision=_CONVERTED), _readable)
+
+
+def _readable(files: Sequence[str]) -> list[str]:
+    return [file for file in files if file.endswith(SUFFIXES)]
+
+
+def files_of(pin: hub.Pin, folder: Path) -> list[HubFile]:
+    """The files of `pin` in a folder that holds them."""
+    return [HubFile(f"{pin.name.repository} {file}", folder / file) for file in pin.files]
+
+
+def fetch(field: str, source: str, split: str) -> list[HubFile]:
+    """As `pin`, and the files fetched by a process that is alone. Raises DataError."""
+    try:
+        found = pin(field, source, split)
+        return files_of(found, hub.cached(found) or hub.download(found))
+    except hub.HubError as error:
+        raise DataError(str(error), permanent=error.permanent) from error
 
 
 def choose(field: str, source: str, files: Sequence[str], config: str | None, split: str) -> list[str]:
@@ -65,7 +113,7 @@ def choose(field: str, source: str, files: Sequence[str], config: str | None, sp
     https://huggingface.co/docs/datasets/repository_structure: the split is a word of the file's or a folder's name,
     and a folder is a config.
     """
-    tables = [file for file in files if file.endswith(SUFFIXES)]
+    tables = _readable(files)
     if config is not None:
         tables = [file for file in tables if config in PurePosixPath(file).parts[:-1]]
     word = re.compile(rf"(?:^|[/_.-]){re.escape(split)}(?=[/.-]|_\d|$)")
@@ -96,52 +144,3 @@ def _refuse_missing_shards(field: str, source: str, chosen: Sequence[str]) -> No
         raise DataError(
             f"{field}: only {len(told)} of the {wanted} files of {source} are in the hub's cache; download all of them"
         )
-
-
-def _listed(field: str, source: str, name: HubName) -> list[str]:
-    from huggingface_hub import HfApi, constants, snapshot_download
-
-    try:
-        if not constants.HF_HUB_OFFLINE:
-            return HfApi().list_repo_files(name.repository, revision=name.revision, repo_type="dataset")
-        cached = snapshot_download(name.repository, repo_type="dataset", revision=name.revision, local_files_only=True)
-    except Exception as error:
-        raise _not_fetched(field, source, name, error) from error
-    folder = Path(cached)
-    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def _downloaded(field: str, source: str, name: HubName, files: Sequence[str]) -> list[HubFile]:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        paths = [hf_hub_download(name.repository, file, repo_type="dataset", revision=name.revision) for file in files]
-    except Exception as error:
-        raise _not_fetched(field, source, name, error) from error
-    return [HubFile(f"{name.repository} {file}", Path(path)) for file, path in zip(files, paths, strict=True)]
-
-
-def _not_fetched(field: str, source: str, name: HubName, error: Exception) -> Exception:
-    """What the hub or the network said, as a DataError; anything else as it is, since it is a fault of ours."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    transport = HfHubHTTPError.__bases__  # the network's own faults, whichever client the hub's library speaks through
-    if not isinstance(error, (OSError, ValueError, EntryNotFoundError, *transport)):
-        return error
-    absent = (EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError)
-    refused = isinstance(error, absent) and not isinstance(error, LocalEntryNotFoundError)
-    fix = "check the name, or set HF_TOKEN where it is private" if refused else "check the network"
-    return DataError(
-        f"{field}: {source} could not be fetched from {name.repository} on the hub "
-        f"({str(error).strip().splitlines()[0]}); {fix}, or give a JSONL or parquet file",
-        permanent=refused or constants.HF_HUB_OFFLINE,
-    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from trainer.contract.runner import DataConfig
+from trainer.data.hub import HubFile
 from trainer.data.prompts import Prompt, PromptWriter, missing_field, text_of, tokenize
 from trainer.data.rows import DataError, Row, read_rows
 
@@ -68,13 +69,15 @@ def load_questions(
     longest: int,
     *,
     answers: bool,
+    fetched: Sequence[HubFile] | None = None,
 ) -> QuestionSet:
     """Read, write and encode `data.train` or `data.eval`. Raises DataError.
 
-    `longest` is rollout.global_length; with `answers`, every row must have the answer field.
+    `longest` is rollout.global_length; with `answers`, every row must have the answer field; `fetched` are the files of
+    a data set of the hub.
     """
     field, source = f"data.{role}", config.train if role == "train" else config.eval
-    rows = read_rows(field, source, split)
+    rows = read_rows(field, source, split, fetched)
     lacking = next((row for row in rows if config.answer_field not in row.columns), None)
     if answers and lacking is not None:
         raise DataError(missing_field(field, lacking, config.answer_field, "data.answer_field"))

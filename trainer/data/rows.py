@@ -5,6 +5,7 @@ A row that cannot be read is named by file and line: the user has to find it.
 
 import json
 from codecs import BOM_UTF8
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,14 +24,16 @@ class Row:
     columns: dict[str, Any]
 
 
-def read_rows(field: str, source: str, split: str) -> list[Row]:
+def read_rows(field: str, source: str, split: str, fetched: Sequence[hub.HubFile] | None = None) -> list[Row]:
     """All rows of `source`, which the configuration names at `field` (`data.train`). Raises DataError.
 
-    `split` is for data sets of the hub; a file is one split.
+    `split` is for data sets of the hub, whose files may be `fetched` already; a file is one split.
     """
-    if bucket.is_uri(source):
+    if fetched is not None:
+        files = list(fetched)
+    elif bucket.is_uri(source):
         files = _from_bucket(field, source)
-    elif _is_on_hub(source):
+    elif hub.is_name(source):
         files = hub.fetch(field, source, split)
     else:
         files = [hub.HubFile(str(path), path) for path in _paths(field, source)]
@@ -38,14 +41,6 @@ def read_rows(field: str, source: str, split: str) -> list[Row]:
     if not rows:
         raise DataError(f"{field}: {source} holds no rows; give a file with one JSON object per line, or parquet")
     return rows
-
-
-def _is_on_hub(source: str) -> bool:
-    """A name that could be both is a file where there is one, and where it ends like one."""
-    if source == hub.GSM8K:
-        return True
-    path = Path(source).expanduser()
-    return not path.exists() and path.suffix not in (*hub.SUFFIXES, ".json") and hub.parse(source) is not None
 
 
 def _from_bucket(field: str, source: str) -> list[hub.HubFile]:

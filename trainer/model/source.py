@@ -4,20 +4,21 @@ Comes in: `model_path`. Goes out: a local folder, its tokenizer, its stop ids. R
 """
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-
-from trainer import bucket
+from trainer import bucket, hub
 from trainer.model.config import ModelConfig, UnsupportedModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+CONFIG = "config.json"
 VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
@@ -34,6 +35,24 @@ def at_revision(model_path: str, revision: str | None) -> str:
     return model_path if revision is None or bucket.is_uri(model_path) else f"{model_path.partition('@')[0]}@{revision}"
 
 
+def is_on_hub(model_path: str) -> bool:
+    """Whether this is a hub id, and no bucket, no folder here and nothing that looks like one."""
+    path = Path(model_path).expanduser()
+    return not (bucket.is_uri(model_path) or model_path.startswith((".", "/", "~", "\\")) or path.exists())
+
+
+def name_of(model_path: str) -> hub.Name:
+    """The repository of `model_path`, for which `is_on_hub` holds."""
+    repository, _, revision = model_path.partition("@")
+    return hub.Name("model_path", model_path, "model", repository, revision or None)
+
+
+def pin(model_path: str, revision: str | None = None) -> hub.Pin:
+    """The files of a model on the hub at `revision`, else at that of `model_path`. Raises HubError."""
+    name = name_of(model_path)
+    return hub.pin(replace(name, revision=revision or name.revision), partial(_chosen, name))
+
+
 def resolve_model(model_path: str) -> Path:
     """A local folder with the model's files.
 
@@ -44,16 +63,16 @@ def resolve_model(model_path: str) -> Path:
     """
     if bucket.is_uri(model_path):
         return _from_bucket(model_path.rstrip("/"))
+    if is_on_hub(model_path):
+        return _from_hub(model_path)
     folder = Path(model_path).expanduser()
-    if folder.is_dir():
-        return folder
-    if model_path.startswith((".", "/", "~", "\\")) or folder.exists():
+    if not folder.is_dir():
         raise ModelNotReachableError(
             f"model_path: {model_path} is not a folder on this machine; give a folder that holds config.json, "
             "or a hub id such as Qwen/Qwen2.5-0.5B-Instruct",
             permanent=True,
         )
-    return _from_hub(model_path)
+    return folder
 
 
 def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
@@ -111,34 +130,17 @@ def _is_wanted(name: str) -> bool:
 
 
 def _from_hub(model_path: str) -> Path:
-    repository, _, revision = model_path.partition("@")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(FILES)))
-    except (GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelNotReachableError(_explain(model_path, error), permanent=True) from None
-    except OSError as error:
-        raise ModelNotReachableError(_explain(model_path, error), permanent=constants.HF_HUB_OFFLINE) from None
+        found = pin(model_path)
+        return hub.cached(found) or hub.download(found)
+    except hub.HubError as error:
+        raise ModelNotReachableError(str(error), permanent=error.permanent) from error
 
 
-def _explain(model_path: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0]
-    if isinstance(error, GatedRepoError):
-        return f"model_path: {model_path} needs permission on the hub; accept its licence there and set HF_TOKEN"
-    if isinstance(error, RevisionNotFoundError):
-        return (
-            f"model_path: {model_path} names a revision that the hub does not have; use a branch, tag or commit of it"
+def _chosen(name: hub.Name, files: Sequence[str]) -> list[str]:
+    found = [file for file in files if _is_wanted(file)]
+    if CONFIG not in found:
+        raise hub.HubError(
+            f"{name.told} on the hub has no {CONFIG}; name a model that transformers loads", permanent=True
         )
-    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
-        return (
-            f"model_path: {model_path} is neither a folder here nor a model on the hub ({reason}); "
-            "check the spelling, or set HF_TOKEN where the model is private"
-        )
-    if constants.HF_HUB_OFFLINE:
-        return (
-            f"model_path: {model_path} is not in the hub's cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids "
-            "to download it; download it first, or give a folder"
-        )
-    return (
-        f"model_path: {model_path} is no folder here, and the hub cannot be reached ({reason}); "
-        "give a folder, or check the network"
-    )
+    return found
