@@ -43,6 +43,9 @@ def test_conversations_of_parquet_are_messages(tmp_path: Path) -> None:
     class Tokenizer:
         chat_template = "given"
 
+        def get_chat_template(self):
+            return self.chat_template
+
         def apply_chat_template(self, messages, **_):
             return json.dumps(messages)
 
