@@ -149,7 +149,7 @@ class _Child:
             self._asked_at = time.monotonic()
         if signum == signal.SIGINT:
             text = "killing the trainer" if again else "stopping at the next safe point; Ctrl-C again kills"
-            print(f"trainer: {text}", file=sys.stderr, flush=True)
+            print(f"{_line_begins()}trainer: {text}", file=sys.stderr, flush=True)
         self._terminate(signal.SIGKILL if again and signum == signal.SIGINT else signal.SIGTERM)
 
     def _terminate(self, signum: int) -> None:
@@ -158,6 +158,12 @@ class _Child:
             return
         with suppress(ProcessLookupError):
             os.kill(self._pid, signum)
+
+
+def _line_begins() -> str:
+    """What clears the line at the foot of a terminal, where the trainer tells what it does: it is drawn anew below."""
+    moves = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return "\r\x1b[K" if moves else ""
 
 
 def _die_with_parent() -> None:

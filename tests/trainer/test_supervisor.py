@@ -130,6 +130,20 @@ def test_signals_reach_the_trainer_and_success_leaves_no_cause(tmp_path: Path) -
         assert not (tmp_path / "log").exists()
 
 
+def test_a_word_to_a_terminal_begins_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the trainer may have drawn a line at the foot of the terminal, that is cleared first."""
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = os.openpty()
+    body = TRAINER + 'signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint("up", flush=True)\ntime.sleep(60)'
+    with subprocess.Popen([sys.executable, "-c", SUPERVISE, body], stdout=subprocess.PIPE, stderr=theirs) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert os.read(ours, 100).startswith(b"\r\x1b[Ktrainer: stopping at the next safe point; Ctrl-C again kills")
+    os.close(ours)
+    os.close(theirs)
+
+
 def test_a_second_interrupt_kills_a_trainer_that_does_not_stop(tmp_path: Path) -> None:
     """Ctrl-C twice, more than a second apart, does not wait for a safe point."""
     process = start('signal.signal(signal.SIGTERM, lambda *_: None)\nprint("up", flush=True)\ntime.sleep(60)', tmp_path)
