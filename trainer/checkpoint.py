@@ -133,7 +133,9 @@ class Checkpoints:
                 if error.code is not ExitCode.FAILED:
                     raise
                 damaged.append(step)
-                log.warning("checkpoint %s is damaged: %s", self._folder / str(step), error.message)
+                log.warning(
+                    "checkpoint %s is damaged: %s; an older one is looked for", self._folder / str(step), error.message
+                )
                 continue
             self._first(lambda: self._remove(damaged))
             self.newest, self.best = restored[1].step, self._highest_score()
