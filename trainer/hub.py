@@ -201,7 +201,8 @@ def _told(name: Name) -> Iterator[None]:
 def _explained(name: Name, error: Exception) -> HubError:
     permanent, cache = True, constants.HF_HUB_CACHE
     if isinstance(error, OSError) and error.errno is not None:
-        told = f"cannot be written to the hub's cache {cache} ({error.strerror}); free some space, or set HF_HOME anew"
+        told = f"cannot be written to the hub's cache {cache} ({error.strerror}); free some space, or set HF_HOME to "
+        told += "another folder"
     elif isinstance(error, GatedRepoError):
         told = "needs permission on the hub; accept its licence there and set HF_TOKEN"
     elif isinstance(error, RevisionNotFoundError):

@@ -41,10 +41,6 @@ class Hub(ThreadingHTTPServer):
         self._branches.setdefault((kind, repository), {})[branch] = commit
         return commit
 
-    def forget(self, kind: str, repository: str, commit: str) -> None:
-        """Remove a commit, as a rewritten history does."""
-        del self._commits[kind, repository][commit]
-
     def found(self, kind: str, repository: str, revision: str) -> tuple[str, dict[str, Path]] | str:
         """The commit and its files; or the hub's code of what is missing."""
         commits = self._commits.get((kind, repository))

@@ -107,3 +107,16 @@ def test_what_the_hub_refuses_is_told_at_once(hub: Hub, model: str, model_path: 
     assert refused.value.code is ExitCode.INPUT_NOT_REACHABLE
     assert refused.value.message.startswith(text)
     assert len(hub.asked) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_told(hub: Hub, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no fault of the network: the folder and the reason are named, and asking again would not help."""
+    Path(constants.HF_HUB_CACHE).write_text("a file")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", f"{constants.HF_HUB_CACHE}/below")
+    with pytest.raises(client.HubError) as told:
+        client.download(pin("own/model"))
+    assert str(told.value) == (
+        f"model_path: own/model cannot be written to the hub's cache {constants.HF_HUB_CACHE} (Not a directory); "
+        "free some space, or set HF_HOME to another folder"
+    )
+    assert told.value.permanent
