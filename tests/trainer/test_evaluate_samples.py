@@ -24,6 +24,7 @@ def run_of(model: Path, data: Path, out: Path, processes: int, devices: int, mes
         rewards=[{"python": "reward_samples:short"}, {"name": "tags"}],
         eval_every_steps=1,
         eval={"samples": 6, "temperature": 0.7},
+        optimizer={"learning_rate": 1e-30},
     )
 
 
@@ -53,6 +54,11 @@ def test_each_question_has_its_samples_once(alone: Launched) -> None:
     rows = answers(alone.folder, 0)
     assert [(row["question"], row["sample"]) for row in rows] == [(q, s) for q in range(11) for s in range(6)]
     assert len({row["completion"] for row in rows[:6]}) > 1
+
+
+def test_every_evaluation_draws_the_same(alone: Launched) -> None:
+    """Two evaluations of a model that did not change are equal: they differ by what was learned alone."""
+    assert answers(alone.folder, 1) == answers(alone.folder, 0)
 
 
 def test_results_are_the_numbers_of_the_answers(alone: Launched) -> None:

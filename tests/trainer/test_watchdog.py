@@ -12,6 +12,7 @@ from launching import resolved
 from trainer.asking import Answers
 from trainer.checkpoint import Place
 from trainer.contract.process import ProcessConfig
+from trainer.contract.run import RunConfig
 from trainer.data import Question, QuestionSet
 from trainer.distributed import when_compiling
 from trainer.evaluate import Evaluation, Exam
@@ -68,6 +69,34 @@ def test_what_may_take_long_has_time_of_its_own_until_the_next_beat() -> None:
     assert watchdog.stalled() is not None
 
 
+def loop_of(run: RunConfig, heartbeat: Heartbeat, **parts: object) -> Loop:
+    """A loop with these parts alone."""
+    missing = dict.fromkeys(field.name for field in fields(Run))
+    own = {"process": ProcessConfig(run, "0123abcd", 0, None, 0), "heartbeat": heartbeat, "publish": lambda: None}
+    return Loop(Run(**missing | own | {"lookout": Lookout(lambda *_: None)} | parts))
+
+
+def test_a_checkpoint_on_its_way_to_a_slow_bucket_is_no_stall(tmp_path: Path) -> None:
+    """Beginning one, committing it between two passes, and waiting for the last one may take an hour each."""
+    heartbeat, watchdog = watched(clock := Clock(), 5.0)
+    watchdog.running()
+    looks = []
+
+    def slow(*_: object) -> None:
+        clock.time += LOADING_SECONDS
+        looks.append(watchdog.stalled())
+
+    checkpoints = SimpleNamespace(writing=True, failed=0, newest=2, poll=slow, save=slow, close=slow)
+    loop = loop_of(resolved(tmp_path, tmp_path, tmp_path, 1, 1), heartbeat, checkpoints=checkpoints)
+    for wait in (loop._pause, lambda: loop._save(None, Place(2, 0, "")), loop._close):
+        heartbeat.begin("rollout", 3)
+        wait()
+    assert looks == [None] * 3
+    heartbeat.beat()
+    clock.time += 6.0
+    assert watchdog.stalled() is not None
+
+
 def test_a_whole_evaluation_is_no_stall(tmp_path: Path) -> None:
     """Three batches that take almost the deadline each: every one of them is progress, and so is the last."""
     heartbeat, watchdog = watched(clock := Clock(), 5.0)
@@ -86,17 +115,12 @@ def test_a_whole_evaluation_is_no_stall(tmp_path: Path) -> None:
             numbers = np.zeros(len(answers.texts))
             return Scores(("x",), numbers[None], numbers[None] > 0, numbers, {})
 
-    process = ProcessConfig(resolved(tmp_path, tmp_path, tmp_path, 1, 1), "0123abcd", 0, None, 0)
+    run = resolved(tmp_path, tmp_path, tmp_path, 1, 1)
     asked = QuestionSet("sums", (Question("?", (5,), {}),) * 70, 0, 0)
-    exam = Exam(asked, process.run.eval, 0, process.run.batch, 0, tmp_path)
-    parts = dict.fromkeys(field.name for field in fields(Run))
-    parts |= {"process": process, "heartbeat": heartbeat, "lookout": Lookout(lambda *_: None)}
-    parts |= {
-        "asker": Slow(),
-        "evaluation": Evaluation(Slow(), exam),
-        "learner": SimpleNamespace(policy=lambda _: None),
-    }
-    Loop(Run(**parts | {"publish": lambda: None}))._evaluated(None, Place(2, 0, ""))
+    exam = Exam(asked, run.eval, 0, run.batch, 0, tmp_path)
+    learner = SimpleNamespace(policy=lambda _: None)
+    loop = loop_of(run, heartbeat, asker=Slow(), evaluation=Evaluation(Slow(), exam), learner=learner)
+    loop._evaluated(None, Place(2, 0, ""))
     assert looks == [None] * 3
     clock.time += 6.0
     assert watchdog.stalled() is not None
