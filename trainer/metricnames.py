@@ -53,7 +53,7 @@ METRICS = (
     Metric(
         "reward/total/mean", "", "mean of the weighted sum of the rewards, over all scored completions", trl="reward"
     ),
-    Metric("reward/total/std", "", "its population standard deviation over completions"),
+    Metric("reward/total/std", "", "population standard deviation of the total reward over completions"),
     Metric("reward/total/min", "", "the smallest total reward of a completion"),
     Metric("reward/total/max", "", "the largest total reward of a completion"),
     Metric("reward/*/mean", "", "mean of one reward, without its weight", trl="rewards/*/mean"),
@@ -95,7 +95,7 @@ METRICS = (
     Metric(
         "dynamic_sampling/prompts", "prompts", "from the first that was asked to the last that was needed", _DYNAMIC
     ),
-    Metric("dynamic_sampling/dropped", "prompts", "of these, those whose group had no variance", _DYNAMIC),
+    Metric("dynamic_sampling/dropped", "prompts", "of the prompts asked, those whose group had no variance", _DYNAMIC),
     Metric("dynamic_sampling/trained", "prompts", "whose groups were trained on: the effective batch", _DYNAMIC),
     Metric("update/loss", "", "the loss that was descended; see below", trl="loss"),
     Metric("update/entropy", "nats", "mean entropy of the policy per completion token", trl="entropy"),
@@ -120,16 +120,24 @@ METRICS = (
     Metric("update/learning_rate", "", "the learning rate of the step", trl="learning_rate"),
     Metric("update/finite", "", "1 where loss and gradient were finite; else the step was not applied"),
     Metric("time/rollout_s", "seconds", "sampling the completions"),
-    Metric("time/rewards_s", "seconds", "scoring them"),
+    Metric("time/rewards_s", "seconds", "scoring the completions"),
     Metric("time/update_s", "seconds", "gradients and the optimizer's step"),
-    Metric("time/compile_s", "seconds", "of these, compiling: where lengths need a batch of another size than before"),
+    Metric(
+        "time/compile_s",
+        "seconds",
+        "compiling, within the phases: where lengths need a batch of another size than before",
+    ),
     Metric("time/step_s", "seconds", "the whole step, without evaluation and checkpoint"),
     Metric(
         "time/checkpoint_s", "seconds", "what a checkpoint took from training; most of it is written behind", _SAVED
     ),
     Metric("checkpoint/failed", "checkpoints", "that could not be written in this attempt so far", _SAVED),
     Metric("throughput/completion_tokens_per_s", "tokens/s", "sampled tokens over the time of the whole step"),
-    Metric("throughput/completion_tokens_per_s_per_device", "tokens/s", "the same, per device"),
+    Metric(
+        "throughput/completion_tokens_per_s_per_device",
+        "tokens/s",
+        "sampled tokens per device and second of the whole step",
+    ),
     Metric("throughput/update_mfu", "share", "operations of the update's model over the devices' bf16 peak", _KNOWN),
     Metric(
         "throughput/decode_bandwidth_share",
@@ -150,7 +158,7 @@ METRICS = (
     Metric("eval/dropped", "questions", "with prompts longer than `global_length`, which are never asked", _EVALUATED),
     Metric("eval/truncated", "questions", "whose prompts were cut to `global_length`", _EVALUATED),
     Metric("eval/reward/total/mean", "", "mean total reward of the answers", _EVALUATED),
-    Metric("eval/reward/total/std", "", "its population standard deviation", _EVALUATED),
+    Metric("eval/reward/total/std", "", "population standard deviation of the total reward over answers", _EVALUATED),
     Metric("eval/reward/total/min", "", "the smallest total reward", _EVALUATED),
     Metric("eval/reward/total/max", "", "the largest total reward", _EVALUATED),
     Metric("eval/reward/*/mean", "", "mean of one reward; `correct` is the accuracy", _EVALUATED),
