@@ -143,7 +143,7 @@ class Worker:
 
     def fail(self, error: Exception) -> NoReturn:
         """Tell how it ended, and leave at once."""
-        self._shown.stop()
+        self._fall_silent()
         ending = _explained(error, self._process)
         if ending.code is not ExitCode.PEER_LOST and not isinstance(error, RunError):
             traceback.print_exception(error)
@@ -168,7 +168,7 @@ class Worker:
         self._finish(code, message, self.lookout.follow)
 
     def _finish(self, code: ExitCode, message: str, take_leave: Callable[[], None]) -> NoReturn:
-        self._shown.stop()
+        self._fall_silent()
         self._note(code, None, message)
         log.info("%s", message)
         if code is ExitCode.PREEMPTED and self.lookout.joined:
@@ -178,6 +178,12 @@ class Worker:
             take_leave()
         self._close_spool()
         _leave(code)
+
+    def _fall_silent(self) -> None:
+        """From now on log for the run folder alone: how it ended is told by the supervisor, and once is enough."""
+        self._shown.stop()
+        logging.getLogger().addHandler(logging.NullHandler())  # without any handler Python would print it after all
+        logging.getLogger().removeHandler(self._shown.handler)
 
     def _begin_to_end(self) -> None:
         """Returns in the thread that comes first; another waits for the end."""

@@ -18,11 +18,12 @@ def data(tmp_path: Path) -> Path:
 
 
 def refused(run, scratch: Path, **environ: str) -> tuple[int, str]:
-    """Exit code and the one line on stderr."""
+    """Exit code and the one line on stderr, which is told nowhere else."""
     ended = Launched(run, scratch, **environ).wait()[0]
     assert ended.cause is not None
     line = f"trainer: {ended.cause.name}, exit code {ended.code}: {ended.cause.message}\n"
     assert ended.err == line
+    assert ended.cause.message not in ended.out
     return ended.code, ended.cause.message
 
 
