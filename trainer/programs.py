@@ -1,14 +1,16 @@
 """Compiled programs, kept for the next attempt of a run, which then begins without compiling them again.
 
 In: the run's folder for them. It refuses to know the programs; JAX names each by all that it depends on, process 0
-writes it, and one that cannot be read is compiled again.
+writes it for all, and one that cannot be read is compiled again.
 """
 
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax._src import cache_key
 from jax.experimental.compilation_cache import compilation_cache
 
 _MAKING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
@@ -17,10 +19,12 @@ _CPU_DESCRIPTION = Path("/proc/cpuinfo")
 
 def keep_programs(folder: str) -> None:
     """Keep programs that took a second to compile in `folder`, unless `JAX_COMPILATION_CACHE_DIR` names another."""
+    instructions = _cpu_instructions() if jax.default_backend() == "cpu" else None
+    if instructions is not None:
+        _name_for_all_processes(instructions)
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     if jax.default_backend() == "cpu":
-        instructions = _cpu_instructions()
         if instructions is None or "://" in folder:
             return
         folder = f"{folder}/cpu-{instructions}"
@@ -42,6 +46,21 @@ class CompileClock:
     def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event in _MAKING:
             self.seconds += duration_secs
+
+
+def _name_for_all_processes(instructions: str) -> None:
+    """On CPU the name that JAX 0.10.2 gives a program holds which process asks, and only process 0 would find any.
+
+    Its place is taken by the processes among which the devices are divided, and by what this CPU can execute. There is
+    no public way to say so; a version of JAX without this function fails here, at once.
+    """
+
+    def describe(hash_obj: Any, accelerators: Any) -> None:
+        places = [(device.device_kind, device.process_index) for device in accelerators.flat]
+        hash_obj.update(f"{instructions} {places}".encode())
+
+    assert callable(cache_key._hash_accelerator_config)  # noqa: S101 - else this would set what nobody reads
+    cache_key._hash_accelerator_config = describe
 
 
 def _cpu_instructions() -> str | None:

@@ -37,6 +37,18 @@ ORACLES = Path(__file__).parents[1] / "data" / "oracles"
 MODELS = ("qwen2-tied", "qwen2-untied", "qwen3-tied", "llama3-scaled")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Processes that tests start keep their compiled programs for each other, whichever test and worker starts them.
+
+    Compiling is most of the time that a small run takes, and the programs of one are those of the next.
+    """
+    own = tmp_path_factory.getbasetemp()
+    of_all_workers = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(of_all_workers / "compiled")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
 @pytest.fixture(params=MODELS)
 def oracle(request: pytest.FixtureRequest) -> Path:
     """A small checkpoint folder with transformers' numbers in `expected.npz`; one of four."""

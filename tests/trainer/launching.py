@@ -85,9 +85,6 @@ class Launched:
                 "JAX_PLATFORMS": "cpu",
                 "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[2]))),
                 "HF_HUB_OFFLINE": "1",
-                # Programs are the same from test to test, and compiling them is most of the time that a run takes.
-                "JAX_COMPILATION_CACHE_DIR": str(scratch.parent / "compiled"),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             }
             command = [sys.executable, "-m", "trainer", "--run-config", str(scratch / "run.json")]
             self.processes.append(

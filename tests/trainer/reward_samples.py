@@ -110,9 +110,9 @@ def breaks_off_an_answer(completions, **kwargs):
     return letters(completions)
 
 
-def takes_its_time_once(completions, **kwargs):
+def takes_its_time_once(completions, seconds, **kwargs):
     if second_call_on_process_1():
-        time.sleep(25)
+        time.sleep(seconds)
     return letters(completions)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -33,11 +34,17 @@ PLAN = BatchPlan(
 
 
 @pytest.fixture(scope="module")
-def told() -> list[dict]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What two processes printed."""
     command = [sys.executable, str(Path(__file__).with_name("agreeing.py"))]
-    port = str(free_port())
-    started = [subprocess.Popen([*command, str(index), port], stdout=subprocess.PIPE, text=True) for index in range(2)]
+    rest, environ = (
+        [str(free_port()), str(tmp_path_factory.mktemp("run"))],
+        {**os.environ, "JAX_COMPILATION_CACHE_DIR": ""},
+    )
+    started = [
+        subprocess.Popen([*command, str(index), *rest], stdout=subprocess.PIPE, text=True, env=environ)
+        for index in range(2)
+    ]
     outputs = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     return [json.loads(output.splitlines()[-1]) for output in outputs]
@@ -65,6 +72,11 @@ def test_what_takes_long_is_waited_for_by_meeting(told: list[dict]) -> None:
     """Each process gets its own result; the one that waits beats at every meeting, and the one at work does not."""
     assert [one["unhurried"] for one in told] == [[0, False], [1, True]]
     assert unhurried(lambda: 3) == 3
+
+
+def test_a_program_that_one_process_kept_is_found_by_all(told: list[dict]) -> None:
+    """What the first compiled and wrote, the other reads, and computes the same with it."""
+    assert [one["found"] for one in told] == [[0, 14.0], [1, 14.0]]
 
 
 def test_a_single_process_agrees_with_itself() -> None:

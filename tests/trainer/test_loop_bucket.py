@@ -31,6 +31,12 @@ def kill_at(launched: Launched, line: str) -> None:
     launched.wait()
 
 
+def impatient(folder: Path) -> dict[str, str]:
+    """The environment of processes that ask a silent bucket for two seconds, where others do for twenty."""
+    (folder / "sitecustomize.py").write_text("import trainer.bucket\ntrainer.bucket.TRY_SECONDS = 2.0\n")
+    return {"PYTHONPATH": os.pathsep.join(map(str, (folder, Path(__file__).parent, Path(__file__).parents[2])))}
+
+
 def rows_in(folder: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (objects.read(f"{folder}/metrics.jsonl") or b"").splitlines()]
 
@@ -109,23 +115,15 @@ def _look_from_outside(folder: str, tmp_path: Path, environ: dict[str, str]) -> 
     assert (out / "model.safetensors").exists()
 
 
-@pytest.fixture
-def scratch(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A folder beside the other tests', so that their runs share compiled programs."""
-    folder = tmp_path_factory.getbasetemp() / "runs-in-buckets" / request.node.name
-    folder.mkdir(parents=True)
-    return folder
-
-
 def test_a_bucket_that_cannot_be_reached_ends_a_run_at_once(
-    bucket: str, emulator: Emulator, byte_model: Path, data: Path, scratch: Path
+    bucket: str, emulator: Emulator, byte_model: Path, data: Path, tmp_path: Path
 ) -> None:
     """Exit code 5 with key, address and fix, before any weight is read: one that is missing, one that is closed."""
     gate = Gate()
     gate.behind, gate.refusal = emulator.port, 403
     closed = {"STORAGE_EMULATOR_HOST": gate.url, "TENSORSTORE_GCS_HTTP_URL": gate.url}
-    missing = Launched(resolved(byte_model, data, "gs://nowhere/runs", 1, 1), scratch / "a").wait()[0]
-    refused = Launched(resolved(byte_model, data, bucket, 1, 1), scratch / "b", **closed).wait()[0]
+    missing = Launched(resolved(byte_model, data, "gs://nowhere/runs", 1, 1), tmp_path / "a").wait()[0]
+    refused = Launched(resolved(byte_model, data, bucket, 1, 1), tmp_path / "b", **closed).wait()[0]
     gate.shutdown()
     gate.server_close()
     assert (missing.code, refused.code) == (5, 5)
@@ -135,16 +133,16 @@ def test_a_bucket_that_cannot_be_reached_ends_a_run_at_once(
 
 
 def test_a_slow_and_failing_bucket_stops_no_step(
-    bucket: str, emulator: Emulator, byte_model: Path, data: Path, scratch: Path
+    bucket: str, emulator: Emulator, byte_model: Path, data: Path, tmp_path: Path
 ) -> None:
     """503, then cut connections, during two steps cost their checkpoint, told and counted; it ends well, and the
     bucket holds all of it.
     """
     gate = Gate()
     gate.behind, gate.delay = emulator.port, 0.1
-    through = {"STORAGE_EMULATOR_HOST": gate.url, "TENSORSTORE_GCS_HTTP_URL": gate.url}
+    through = {"STORAGE_EMULATOR_HOST": gate.url, "TENSORSTORE_GCS_HTTP_URL": gate.url} | impatient(tmp_path)
     run = resolved(byte_model, data, bucket, 1, 2, steps=4, checkpoint={"every_steps": 1})
-    launched = Launched(run, scratch / "a", **through)
+    launched = Launched(run, tmp_path / "a", **through)
     for line in launched.processes[0].stdout or ():
         if line.startswith("step 1/4"):
             gate.refusal = 503
@@ -165,16 +163,13 @@ def test_a_slow_and_failing_bucket_stops_no_step(
 
 
 def test_a_bucket_that_vanishes_ends_a_run_that_goes_on_when_it_is_back(
-    byte_model: Path, data: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    byte_model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run ends with 1 and the reason, within a bounded time; the next attempt finds what was committed."""
-    emulator = Emulator(scratch / "buckets", "bucket")
+    emulator = Emulator(tmp_path / "buckets", "bucket")
     run = resolved(byte_model, data, "gs://bucket/runs", 1, 2, steps=4, checkpoint={"every_steps": 1})
-    (scratch / "sitecustomize.py").write_text("import trainer.bucket\ntrainer.bucket.TRY_SECONDS = 2.0\n")
-    own = emulator.environment | {
-        "PYTHONPATH": os.pathsep.join(map(str, (scratch, Path(__file__).parent, Path(__file__).parents[2])))
-    }
-    launched = Launched(run, scratch / "a", **own)
+    own = emulator.environment | impatient(tmp_path)
+    launched = Launched(run, tmp_path / "a", **own)
     for line in launched.processes[0].stdout or ():
         if line.startswith("step 3/4"):
             emulator.stop()
@@ -183,6 +178,6 @@ def test_a_bucket_that_vanishes_ends_a_run_that_goes_on_when_it_is_back(
     assert ended.code == 1
     assert "the last step, 4, could not be saved, as told above; a restart makes it" in ended.err
     emulator.start()
-    second = Launched(run, scratch / "a", attempt=1, **own).finish()[0]
+    second = Launched(run, tmp_path / "a", attempt=1, **own).finish()[0]
     emulator.stop()
     assert re.search(r"resuming after step [123], 4 steps", second.out)

@@ -19,14 +19,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_reward_that_hangs_beyond_its_deadline(byte_model: Path, data: Path, tmp_path: Path) -> None:
     """Half an answer, which no deadline of a call can end, in one process: both end with 8, and both wrote stacks."""
-    rewards = [{"python": "reward_samples:breaks_off_an_answer", "timeout_seconds": 5}]
-    run = resolved(byte_model, data, tmp_path / "out", 2, 1, "progress_deadline_seconds=10", rewards=rewards)
+    rewards = [{"python": "reward_samples:breaks_off_an_answer", "timeout_seconds": 2}]
+    run = resolved(byte_model, data, tmp_path / "out", 2, 1, "progress_deadline_seconds=5", rewards=rewards)
     launched = Launched(run, tmp_path)
     ended = launched.wait()
     assert [(one.code, one.cause.name, one.cause.step) for one in ended] == [(8, "Stalled", 1)] * 2
     for one in ended:
         assert "rewards of step 2: no progress for" in one.cause.message
-        assert one.cause.message.endswith("(progress_deadline_seconds is 10)")
+        assert one.cause.message.endswith("(progress_deadline_seconds is 5)")
     stacks = [(launched.folder / f"stacks/process-{index}.txt").read_text() for index in range(2)]
     assert "process_allgather" in stacks[0]
     assert "isolated.py" in stacks[1]
@@ -34,7 +34,7 @@ def test_a_reward_that_hangs_beyond_its_deadline(byte_model: Path, data: Path, t
 
 def test_a_process_that_stands_still_in_a_collective(byte_model: Path, data: Path, tmp_path: Path) -> None:
     """One process is frozen: the other waits for it in vain, and ends with 8 and its stacks."""
-    run = resolved(byte_model, data, tmp_path / "out", 2, 1, "progress_deadline_seconds=10", steps=100_000)
+    run = resolved(byte_model, data, tmp_path / "out", 2, 1, "progress_deadline_seconds=5", steps=100_000)
     launched = Launched(run, tmp_path)
     while not any(row["step"] >= 2 for row in launched.metrics):
         time.sleep(0.2)
@@ -50,14 +50,14 @@ def test_a_process_that_stands_still_in_a_collective(byte_model: Path, data: Pat
 
 def test_what_is_slow_within_its_own_limits_is_no_stall(byte_model: Path, data: Path, tmp_path: Path) -> None:
     """A reward that uses its deadline in one process, and a disk that takes longer than the deadline of progress."""
-    rewards = [{"python": "reward_samples:takes_its_time_once", "timeout_seconds": 100}]
+    rewards = [{"python": "reward_samples:takes_its_time_once", "timeout_seconds": 100, "args": {"seconds": 8}}]
     run = resolved(
         byte_model,
         data,
         tmp_path / "out",
         2,
         1,
-        "progress_deadline_seconds=20",
+        "progress_deadline_seconds=5",
         steps=2,
         rewards=rewards,
         eval_every_steps=2,
@@ -65,7 +65,7 @@ def test_what_is_slow_within_its_own_limits_is_no_stall(byte_model: Path, data: 
     )
     tests = Path(__file__).parent
     path = os.pathsep.join(map(str, (tests / "slow_disk", tests, tests.parents[1])))
-    launched = Launched(run, tmp_path, PYTHONPATH=path, SECONDS_PER_COMMIT="25")
+    launched = Launched(run, tmp_path, PYTHONPATH=path, SECONDS_PER_COMMIT="8")
     launched.finish()
-    assert max(row["time/rewards_s"] for row in launched.metrics if "time/rewards_s" in row) < 25  # process 0 waited
+    assert max(row["time/rewards_s"] for row in launched.metrics if "time/rewards_s" in row) < 8  # process 0 waited
     assert [row["step"] for row in launched.metrics] == [0, 1, 2]
