@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from interrupting import newest, until
+from interrupting import Watched, newest, until
 from launching import Ended, Launched, resolved, sums
 
 FOR_EVER = [{"python": "reward_samples:letters", "timeout_seconds": 3600}]
@@ -47,14 +47,11 @@ def test_before_the_first_step_nothing_is_waited_for(byte_model: Path, data: Pat
     hold.touch()
     run = resolved(byte_model, data, tmp_path / "out", 2, 1, checkpoint={"every_steps": 1}, rewards=FOR_EVER)
     launched = Launched(run, tmp_path, REWARDS_WAIT_FOR_REMOVAL_OF=str(hold))
-    until(lambda: "starting, 3 steps" in _log(launched), "the loop")
+    for process in map(Watched, [process.pid for process in launched.processes]):
+        until(lambda process=process: process.entry.doing == "rewards of step 1", "the rewards that are held up")
+        process.close()
     ended = stopped(launched, asked=0)
     assert ended[1].cause.message == (
         "asked to stop; a later attempt goes on from the last checkpoint, and only the open step is lost"
     )
     assert newest(launched) == 0
-
-
-def _log(launched: Launched) -> str:
-    path = launched.folder / "logs/attempt-0/process-0.log"
-    return path.read_text() if path.exists() else ""
