@@ -5,6 +5,8 @@ READY  := $(VENV)/.ready
 LOCKS  := base controller trainer tpu dev parity tunix
 PARITY := .venv-parity
 TUNIX  := .venv-tunix
+# The tests of a file share what they start and compile, so one process takes them all.
+BY_FILE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
@@ -21,13 +23,13 @@ demo: $(READY) ## Train a small model with GRPO from one GRPOJob and watch its r
 
 ##@ Develop
 test: $(READY) lint ## Lint, types, imports and every test with reduced counts (under ten minutes on two cores)
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest -q $(BY_FILE)
 
 test-light: $(READY) ## The tests that need no JAX and no cluster (under 30 seconds)
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal tests/contract tests/controller tests/repository
 
 test-all: $(READY) lint ## Every test with full counts (under an hour); figures go to docs/results.md
-	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
+	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q $(BY_FILE)
 
 check: lint test-light ## What a commit needs: lint, types, imports, light tests
 
