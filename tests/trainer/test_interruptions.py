@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,14 +117,17 @@ class Interruptions:
         return None if done and count[rarest] >= IN_EACH_PHASE else rarest
 
 
-def test_a_run_that_is_interrupted_again_and_again_ends_as_if_it_never_was(byte_model: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_interrupted_again_and_again_ends_as_if_it_never_was(
+    byte_model: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """After every signal the right codes and a whole folder; in the end every number of an undisturbed run."""
-    print(f"seed {SEED}")
+    record_property("seed", SEED)
     interrupted = Interruptions(byte_model, tmp_path)
     for signum in (signal.SIGTERM, signal.SIGKILL):
         while (phase := interrupted.missing(signum)) is not None:
             interrupted.interrupt(signum, phase)
-    print(dict(sorted(interrupted.told.items())))
+    for (name, phase), count in sorted(interrupted.told.items()):
+        record_property(f"{name} in {phase}", count)
     interrupted.settle()
     last = interrupted.start()
     whole = Launched(
