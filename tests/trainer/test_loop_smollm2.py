@@ -1,4 +1,4 @@
-"""A real instruct model on real questions: SmolLM2-135M-Instruct, GSM8K, two processes of two devices, two steps."""
+"""A real instruct model on real questions: SmolLM2-135M-Instruct, GSM8K, two processes of two devices, one step."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def finished(smollm2: Path, folder: Path) -> Launched:
         2,
         "data.system_prompt=Answer with a number.",
         "data.overlong=drop",
-        steps=2,
+        steps=1,
         mesh_shape="2,2,1",
         rollout={"batch_size": 8, "num_pre_q": 4, "global_length": 96, "max_length_sample": 24},
         train={"grad_accum_steps": 2},
