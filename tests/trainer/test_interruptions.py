@@ -24,7 +24,8 @@ OF_EACH_SIGNAL = min(50, 2 * int(os.environ.get("GRPO_TEST_SCALE") or 1))
 IN_EACH_PHASE = OF_EACH_SIGNAL // 10
 SEED = int(os.environ.get("GRPO_TEST_SEED") or random.SystemRandom().randrange(10**6))
 EVERY = 2
-LONGEST_PHASE_SECONDS = 0.3
+DELAYS = (0.0, 0.02, 0.3)
+"""Seconds, one of which is the longest time from a phase's begin to the signal: some phases are short."""
 MEASURED = ("time/", "throughput/", "memory/")
 
 
@@ -63,9 +64,9 @@ class Interruptions:
         victim = self.random.choice(watched)
         step = before + self.random.randint(1, EVERY)
         until(lambda: self._reached(victim, launched, step, phase), f"{phase} of step {step} or later")
-        time.sleep(self.random.uniform(0, LONGEST_PHASE_SECONDS))
-        struck = self._strike(signum, watched, victim)
+        time.sleep(self.random.uniform(0, self.random.choice(DELAYS)))
         seen = phase_of(victim.entry, launched.folder)
+        struck = self._strike(signum, watched, victim)
         until(lambda: all(process.ended for process in watched), f"the end after {signum.name} in {seen}")
         self._judge(signum, launched, before, [process.entry.step for process in watched])
         self.told[signum.name, seen] += 1
