@@ -57,7 +57,10 @@ def start(process: ProcessConfig) -> None:
 
 
 def _connect(process: ProcessConfig, coordinator: str) -> None:
-    """One that waits in vain for the others is aborted by JAX: the supervisor tells it."""
+    """One that waits in vain for the others is aborted by JAX: the supervisor tells it.
+
+    All is said here. JAX would look around for more: in a pod without a token of the API server it fails on that.
+    """
     if process.process_index == 0:
         _check_port(coordinator)
     try:
@@ -65,6 +68,7 @@ def _connect(process: ProcessConfig, coordinator: str) -> None:
             coordinator,
             process.run.batch.processes,
             process.process_index,
+            cluster_detection_method="deactivate",
             initialization_timeout=CONNECT_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )

@@ -85,6 +85,9 @@ class Launched:
                 "JAX_PLATFORMS": "cpu",
                 "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[2]))),
                 "HF_HUB_OFFLINE": "1",
+                # As in a pod, which has no token to ask the API server with.
+                "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+                "KUBERNETES_SERVICE_PORT": "443",
             }
             command = [sys.executable, "-m", "trainer", "--run-config", str(scratch / "run.json")]
             self.processes.append(
