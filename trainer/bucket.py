@@ -170,6 +170,15 @@ def _patience(seconds: float | None = None) -> dict[str, Any]:
 
 
 @contextmanager
+def blamed(key: str) -> Iterator[None]:
+    """What a BucketError says, behind the path of the configuration's key whose value was asked for."""
+    try:
+        yield
+    except BucketError as error:
+        raise BucketError(f"{key}: {error}", permanent=error.permanent) from error
+
+
+@contextmanager
 def _told(uri: str) -> Iterator[None]:
     """What the client or the network said, as a BucketError; a fault of this machine's disk as it is."""
     from google.api_core import exceptions

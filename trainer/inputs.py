@@ -136,14 +136,7 @@ def _copy(file: Path, target: str) -> None:
 
 def _asked_of_folder(action: Callable[[], Result]) -> Result:
     """As `patiently`, for what is asked of the run folder."""
-
-    def told() -> Result:
-        try:
-            return action()
-        except BucketError as error:
-            raise BucketError(f"output.uri: {error}", permanent=error.permanent) from error
-
-    return patiently(told)
+    return patiently(bucket.blamed("output.uri")(action))
 
 
 def patiently(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from trainer.bucket import BucketError
+from trainer.bucket import blamed
 from trainer.checkpoint import restore_part, shape_of
 from trainer.contract.exits import ExitCode, RunError
 from trainer.contract.run import RunConfig
@@ -27,11 +27,12 @@ def find_parent(wanted: InitFromConfig, run: RunConfig, model: ModelConfig) -> T
     Raises RunError: INPUT_NOT_REACHABLE or INVALID_CONFIG; BucketError where a bucket does not answer.
     """
     try:
-        found = look_up(wanted.uri if wanted.step is None else f"{wanted.uri.rstrip('/')}/checkpoints/{wanted.step}")
+        with blamed("checkpoint.init_from.uri"):
+            found = look_up(
+                wanted.uri if wanted.step is None else f"{wanted.uri.rstrip('/')}/checkpoints/{wanted.step}"
+            )
     except RunError as error:
         raise RunError(error.code, f"checkpoint.init_from: {error.message}") from error
-    except BucketError as error:
-        raise BucketError(f"checkpoint.init_from.uri: {error}", permanent=error.permanent) from error
     if found.checkpoint is None or found.run is None:
         text = f"{wanted.uri} holds no checkpoint of a run; give a run folder or RUN/checkpoints/STEP"
         raise RunError(ExitCode.INPUT_NOT_REACHABLE, f"checkpoint.init_from.uri: {text}; a model goes to model_path")

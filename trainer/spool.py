@@ -36,13 +36,11 @@ class Spool:
 
     def pull(self) -> None:
         """Fetch what an earlier attempt left. Raises BucketError."""
-        try:
+        with bucket.blamed("output.uri"):
             for name in _FIRST:
                 content = bucket.read(f"{self._there}/{name}")
                 if content is not None:
                     (self.here / name).write_bytes(content)
-        except BucketError as error:
-            raise BucketError(f"output.uri: {error}", permanent=error.permanent) from error
         self.pulled = True
 
     def start(self) -> None:
@@ -51,7 +49,7 @@ class Spool:
 
     def push(self, seconds: float = bucket.TRY_SECONDS) -> None:
         """Copy every file that changed since it was copied. BucketError where one cannot be in `seconds`."""
-        with self._copying:
+        with self._copying, bucket.blamed("output.uri"):
             for path in sorted(filter(self._is_whole, self.here.rglob("*")), key=_order):
                 state = (path.stat().st_mtime_ns, path.stat().st_size)
                 if self._copied.get(path) == state:
@@ -61,8 +59,6 @@ class Spool:
                     bucket.upload(path, uri, seconds)
                 except FileNotFoundError:
                     continue  # replaced or removed meanwhile
-                except BucketError as error:
-                    raise BucketError(f"output.uri: {error}", permanent=error.permanent) from error
                 self._copied[path] = state
 
     def close(self) -> None:
