@@ -19,7 +19,7 @@ _CPU_DESCRIPTION = Path("/proc/cpuinfo")
 
 def keep_programs(folder: str) -> None:
     """Keep programs that took a second to compile in `folder`, unless `JAX_COMPILATION_CACHE_DIR` names another."""
-    instructions = _cpu_instructions() if jax.default_backend() == "cpu" else None
+    instructions = cpu_instructions() if jax.default_backend() == "cpu" else None
     if instructions is not None:
         _name_for_all_processes(instructions)
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
@@ -63,7 +63,7 @@ def _name_for_all_processes(instructions: str) -> None:
         cache_key._hash_accelerator_config = describe
 
 
-def _cpu_instructions() -> str | None:
+def cpu_instructions() -> str | None:
     """A name for what this CPU can execute: a program made for another one may not run here. None: not known."""
     if not _CPU_DESCRIPTION.exists():
         return None

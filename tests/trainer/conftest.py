@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,24 +29,32 @@ from transformers import PreTrainedTokenizerFast
 
 import trainer.bucket
 from trainer.contract.run import Sampling
+from trainer.programs import cpu_instructions
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+COMPILED = cache_folder() / "compiled" / (cpu_instructions() or "unknown")
+KEPT_SECONDS = 30 * 24 * 3600
 
 ORACLES = Path(__file__).parents[1] / "data" / "oracles"
 MODELS = ("qwen2-tied", "qwen2-untied", "qwen3-tied", "llama3-scaled")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def programs(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Processes that tests start keep their compiled programs for each other, whichever test and worker starts them.
+def programs() -> None:
+    """Compiled programs are kept for the tests to come, for this process and for those that tests start.
 
-    Compiling is most of the time that a small run takes, and the programs of one are those of the next.
+    Compiling is most of what the small runs of tests do. JAX names a program by all that it depends on.
     """
-    own = tmp_path_factory.getbasetemp()
-    of_all_workers = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(of_all_workers / "compiled")
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    for program in COMPILED.iterdir():
+        if program.stat().st_mtime < time.time() - KEPT_SECONDS:
+            program.unlink(missing_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(COMPILED))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 

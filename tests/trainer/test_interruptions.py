@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import sys
 import time
@@ -35,13 +36,15 @@ class Interruptions:
     def __init__(self, byte_model: Path, folder: Path) -> None:
         self.random = random.Random(SEED)
         self.folder = folder
+        # Their own, because a process that is killed may leave half a program.
+        self.programs = shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], folder / "compiled")
         self.run = resolved(
             byte_model,
             sums(folder / "sums.jsonl"),
             folder / "out",
             2,
             1,
-            steps=4 * OF_EACH_SIGNAL + 8,
+            steps=4 * OF_EACH_SIGNAL + 4,
             rollout={"batch_size": 16, "num_pre_q": 4, "global_length": 32, "max_length_sample": 48},
             eval_every_steps=EVERY,
             eval_batches=1,
@@ -54,7 +57,13 @@ class Interruptions:
     def start(self) -> Launched:
         self.attempts += 1
         scratch = self.folder / f"attempt-{self.attempts}"
-        return Launched(self.run, scratch, attempt=self.attempts - 1, SECONDS_PER_REWARD="0.2")
+        return Launched(
+            self.run,
+            scratch,
+            attempt=self.attempts - 1,
+            SECONDS_PER_REWARD="0.2",
+            JAX_COMPILATION_CACHE_DIR=str(self.programs),
+        )
 
     def interrupt(self, signum: signal.Signals, phase: str) -> None:
         """One attempt with one signal; it is over when both workers are."""
