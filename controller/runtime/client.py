@@ -1,0 +1,355 @@
+"""The API server as a few methods on plain JSON: what goes in and comes out are dicts.
+
+Every call goes through `Api.request`, has a time-out, is sent once, and either returns or raises `ApiError`. It keeps
+no state and repeats no call: that is for whoever asked (a key that is queued again, a reflector that lists again).
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+from urllib.parse import quote, urlencode
+
+import urllib3
+
+from controller.runtime.transport import Transport, load_configuration
+
+Json = dict[str, Any]
+Propagation = Literal["Foreground", "Background", "Orphan"]
+PATCH_TYPES = {
+    "merge": "application/merge-patch+json",
+    "json": "application/json-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+    "apply": "application/apply-patch+yaml",
+}
+CALL_SECONDS = 30.0
+# The API server sends a bookmark about once a minute: a watch that is silent for longer is no watch any more.
+STALL_SECONDS = 75.0
+TRANSIENT = {0, 408, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What the API server calls a kind: `Resource("batch", "v1", "jobs", "Job")`; the core group is ""."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
+        parts += ["namespaces", namespace] if namespace and self.namespaced else []
+        parts += [self.plural, *(part for part in (name, subresource) if part)]
+        return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+class ApiError(Exception):
+    """An answer that is no success, or none at all (`status` 0: whether the server acted is then unknown).
+
+    `reason` is the server's (`Conflict`, `AlreadyExists`, `Expired`, …); `retry_after` is in seconds, if it named one.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{status or 'no answer'} {reason}: {message}")
+        self.status, self.reason, self.message, self.retry_after = status, reason, message, retry_after
+
+    @property
+    def already_exists(self) -> bool:
+        return self.reason == "AlreadyExists"
+
+    @property
+    def is_conflict(self) -> bool:
+        """The object has changed since it was read, its uid is another, or another manager owns the field."""
+        return self.status == 409 and not self.already_exists
+
+    @property
+    def is_not_found(self) -> bool:
+        return self.status == 404
+
+    @property
+    def is_gone(self) -> bool:
+        """A resource version that the server no longer has: list again."""
+        return self.status == 410 or self.reason in {"Expired", "Gone"}
+
+    @property
+    def is_invalid(self) -> bool:
+        return self.status == 422
+
+    @property
+    def is_transient(self) -> bool:
+        """The same request may succeed later."""
+        return self.status in TRANSIENT
+
+
+class Api:
+    """The API server, for any thread. `observe(method, status)` hears of each answer; status 0 is none."""
+
+    def __init__(
+        self, transport: Transport, user_agent: str, observe: Callable[[str, int], None] = lambda method, status: None
+    ) -> None:
+        self._transport, self._user_agent, self._observe = transport, user_agent, observe
+
+    @classmethod
+    def connect(
+        cls, kubeconfig: str | None, user_agent: str, observe: Callable[[str, int], None] = lambda method, status: None
+    ) -> "Api":
+        """With `kubeconfig`; else $KUBECONFIG, the pod's service account, ~/.kube/config. Raises `NoClusterError`."""
+        return cls(Transport(lambda: load_configuration(kubeconfig)), user_agent, observe)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # --- reading
+
+    def get(self, resource: Resource, name: str, namespace: str | None = None) -> Json:
+        return self._json("GET", resource.path(namespace, name))
+
+    def list(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        limit: int | None = None,
+        resume: str | None = None,
+    ) -> Json:
+        """One page, as the server sends it; the next is asked for with `resume = metadata.continue`.
+
+        Each item says its kind, which the server leaves out.
+        """
+        query = {"labelSelector": label_selector, "fieldSelector": field_selector, "limit": limit, "continue": resume}
+        found = self._json("GET", resource.path(namespace), query)
+        for item in found["items"]:
+            item.setdefault("apiVersion", resource.api_version)
+            item.setdefault("kind", resource.kind)
+        return found
+
+    def watch(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        resource_version: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        seconds: int | None = None,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> "Watch":
+        """Changes since `resource_version`, bookmarks among them, until the server ends it after `seconds`."""
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "labelSelector": label_selector,
+            "fieldSelector": field_selector,
+            "timeoutSeconds": seconds,
+        }
+        return Watch(lambda: self.request("GET", resource.path(namespace), query, stream=True), stall_seconds)
+
+    # --- writing
+
+    def create(
+        self,
+        resource: Resource,
+        body: Json,
+        namespace: str | None = None,
+        dry_run: bool = False,
+        manager: str | None = None,
+    ) -> Json:
+        return self._json("POST", resource.path(namespace), _writing(manager, dry_run), body)
+
+    def apply(
+        self,
+        resource: Resource,
+        body: Json,
+        namespace: str | None = None,
+        manager: str = "",
+        force: bool = False,
+        subresource: str | None = None,
+        dry_run: bool = False,
+    ) -> Json:
+        """Server-side apply of what `manager` owns of the object; what it no longer names, it gives up."""
+        query = {**_writing(manager, dry_run), "force": "true" if force else None}
+        path = resource.path(namespace, body["metadata"]["name"], subresource)
+        return self._json("PATCH", path, query, body, PATCH_TYPES["apply"])
+
+    def patch(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None,
+        body: Any,
+        kind: str = "merge",
+        subresource: str | None = None,
+        manager: str | None = None,
+        dry_run: bool = False,
+    ) -> Json:
+        """`kind` is one of `merge`, `json`, `strategic`; a `metadata.resourceVersion` in `body` must be the newest."""
+        path = resource.path(namespace, name, subresource)
+        return self._json("PATCH", path, _writing(manager, dry_run), body, PATCH_TYPES[kind])
+
+    def replace(
+        self,
+        resource: Resource,
+        body: Json,
+        namespace: str | None = None,
+        subresource: str | None = None,
+        manager: str | None = None,
+    ) -> Json:
+        path = resource.path(namespace, body["metadata"]["name"], subresource)
+        return self._json("PUT", path, _writing(manager, dry_run=False), body)
+
+    def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        propagation: Propagation = "Foreground",
+        uid: str | None = None,
+    ) -> Json:
+        """With `uid`, only that very object: a conflict where another one has its name by now."""
+        body: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        return self._json("DELETE", resource.path(namespace, name), body=body)
+
+    def post(self, path: str, body: Json) -> Json:
+        """For what is asked by writing: a TokenReview, an eviction."""
+        return self._json("POST", path, body=body)
+
+    # --- the one way out
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        stream: bool = False,
+        timeout: float = CALL_SECONDS,
+    ) -> Any:
+        """The answer as JSON; with `stream`, the open response. Raises `ApiError`.
+
+        Credentials that the server refuses (401) are read afresh, once.
+        """
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        target = f"{path}?{urlencode(given)}" if given else path
+        headers = {"Accept": "application/json", "User-Agent": self._user_agent, "Content-Type": content_type}
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        try:
+            response = self._transport.send(method, target, headers, data, timeout)
+            if response.status == 401:
+                response.release_conn()
+                self._transport.renew()
+                response = self._transport.send(method, target, headers, data, timeout)
+            content = None if stream and response.status == 200 else response.data
+        except urllib3.exceptions.HTTPError as error:
+            self._observe(method, 0)
+            raise _unanswered(error, f"{method} {path}") from error
+        self._observe(method, response.status)
+        if content is None:
+            return response
+        return _read(response.status, response.headers.get("Retry-After"), content, f"{method} {path}")
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Json:
+        return cast("Json", self.request(method, path, query, body, content_type))
+
+
+class Watch:
+    """Yields (type, object) until the server ends the watch; `close` ends it from any thread. Iterate once.
+
+    Raises `ApiError`: `is_gone` where the resource version is too old, status 0 for a cut connection or for silence of
+    more than `stall_seconds`.
+    """
+
+    def __init__(self, opened: Callable[[], Any], stall_seconds: float) -> None:
+        self._opened, self._stall_seconds = opened, stall_seconds
+        self._lock = threading.Lock()
+        self._response: Any = None
+        self._closed = False
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            if self._response is not None:
+                # A socket whose other side has gone is as closed as one can wish.
+                with suppress(OSError, ValueError):
+                    self._response.shutdown()
+
+    def __iter__(self) -> Iterator[tuple[str, Json]]:
+        response = self._opened()
+        with self._lock:
+            self._response = response
+            closed = self._closed
+        try:
+            if response.connection is not None and response.connection.sock is not None:
+                response.connection.sock.settimeout(self._stall_seconds)
+            if not closed:
+                yield from map(_event, _lines(response))
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            if not self._closed:
+                raise _unanswered(error, "watch") from error
+        finally:
+            with self._lock:
+                self._response = None
+            response.close()
+
+
+def _lines(response: Any) -> Iterator[bytes]:
+    rest = b""
+    for chunk in response.stream(None, decode_content=True):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from filter(None, whole)
+
+
+def _event(line: bytes) -> tuple[str, Json]:
+    event = json.loads(line)
+    if event["type"] == "ERROR":
+        raise _refusal(event["object"].get("code", 500), None, event["object"], "watch")
+    return event["type"], event["object"]
+
+
+def _writing(manager: str | None, dry_run: bool) -> Json:
+    return {"fieldManager": manager, "dryRun": "All" if dry_run else None}
+
+
+def _read(status: int, retry_after: str | None, content: bytes, what: str) -> Any:
+    try:
+        found = json.loads(content) if content else {}
+    except ValueError:
+        found = {"message": content[:500].decode(errors="replace").strip()}
+    if 200 <= status < 300:
+        return found
+    raise _refusal(status, retry_after, found if isinstance(found, dict) else {}, what)
+
+
+def _refusal(status: int, retry_after: str | None, told: Json, what: str) -> ApiError:
+    seconds = (
+        retry_after if retry_after and retry_after.isdigit() else (told.get("details") or {}).get("retryAfterSeconds")
+    )
+    return ApiError(
+        status,
+        told.get("reason") or {429: "TooManyRequests", 503: "ServiceUnavailable"}.get(status, "Unknown"),
+        told.get("message") or what,
+        None if seconds is None else float(seconds),
+    )
+
+
+def _unanswered(error: Exception, what: str) -> ApiError:
+    late = isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError)
+    return ApiError(0, "Timeout" if late else "ConnectionFailed", f"{what}: {error}")

@@ -1,0 +1,93 @@
+"""How a request reaches the API server: address, TLS, proxy and credentials from a kubeconfig or from the pod.
+
+The one module that knows the official client, and that for what users' environments expect of it: the rules of
+KUBECONFIG, tokens that rotate, credential plugins. It knows no resources and reads no answers.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+CONNECTIONS_KEPT = 64
+CONNECT_SECONDS = 5.0
+
+
+class NoClusterError(Exception):
+    """No kubeconfig that can be read, and not in a pod; the message says what was tried."""
+
+
+def in_pod() -> bool:
+    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and SERVICE_ACCOUNT_TOKEN.is_file()
+
+
+def load_configuration(kubeconfig: str | None) -> Any:
+    """The official client's `Configuration` of `kubeconfig`; else of $KUBECONFIG, of the pod, of ~/.kube/config.
+
+    Raises `NoClusterError`.
+    """
+    from kubernetes import config
+    from kubernetes.client import Configuration
+
+    configuration = Configuration()
+    try:
+        if kubeconfig is None and "KUBECONFIG" not in os.environ and in_pod():
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            config.load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
+    except (config.ConfigException, OSError) as error:
+        raise NoClusterError(f"no cluster to talk to: {error}; give a kubeconfig, or run in a pod") from error
+    configuration.connection_pool_maxsize = CONNECTIONS_KEPT
+    configuration.keep_alive = True
+    return configuration
+
+
+class Transport:
+    """Sends requests of any thread; `load` is called again when the server no longer knows the credentials."""
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self.renew()
+
+    def renew(self) -> None:
+        """Read address and credentials afresh: a token that has rotated, whatever the wall clock says of its age."""
+        from kubernetes.client.rest import RESTClientObject
+
+        configuration = self._load()
+        pool: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
+        with self._lock:
+            self._configuration, self._pool = configuration, pool
+
+    def send(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, timeout: float
+    ) -> urllib3.BaseHTTPResponse:
+        """The answer, its body not read yet; `target` is path and query. Raises urllib3's HTTPError.
+
+        `timeout` bounds each wait for bytes, in seconds. Nothing is sent twice: who asked knows what may be repeated.
+        """
+        with self._lock:
+            pool, url = self._pool, self._configuration.host + target
+            credentials = {
+                setting["key"]: setting["value"]
+                for setting in self._configuration.auth_settings().values()
+                if setting["in"] == "header" and setting["value"]
+            }
+        return pool.request(
+            method,
+            url,
+            headers={**headers, **credentials},
+            body=body,
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=timeout),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            self._pool.clear()
