@@ -18,7 +18,7 @@ ConditionType = Literal[
     "Validated", "Admitted", "Provisioned", "Running", "Progressing", "Suspended", "Restarting", "Succeeded", "Failed"
 ]
 Phase = Literal["Pending", "Queued", "Starting", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
-AttemptClass = Literal["Failure", "Disruption", "Eviction"]
+AttemptClass = Literal["Fatal", "Failure", "Disruption", "Eviction"]
 
 
 class StatusSection(BaseModel):
@@ -86,19 +86,30 @@ class Attempt(StatusSection):
     """One ended attempt, counted once: by its JobSet's UID and restart number."""
 
     classification: AttemptClass = Field(alias="class")
+    reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=128)] = "Unknown"
     pod: DnsName | None = None
     exit_code: int | None = None
     step: Counter | None = None
     message: Annotated[str, Field(max_length=4096)] | None = None
     job_set_uid: Text
     restart: Counter
+    time: Time | None = Field(None, description="when it was counted")
 
 
 class AttemptsStatus(StatusSection):
+    """The ledger of attempts. Below `last` stands what a controller needs to count each attempt once."""
+
     restarts: Counter = Field(0, description="failures of the run's own; spends restart.maxRestarts")
     disruptions: Counter = Field(0, description="losses from outside; spends restart.maxDisruptions")
     evictions: Counter = Field(0, description="taken back by Kueue; costs nothing")
     last: Annotated[tuple[Attempt, ...], Field(max_length=10)] = ()
+    ending: Attempt | None = Field(
+        None, description="the attempt under way, by the pods that failed so far; not counted"
+    )
+    before: Counter = Field(0, description="attempts of earlier JobSets of this job")
+    job_set_uid: Text | None = Field(None, description="the JobSet that is counted")
+    judged: Counter = Field(0, description="attempts of that JobSet that are counted")
+    released: Text | None = Field(None, description="the JobSet that is being deleted on purpose")
 
 
 class GRPOJobStatus(StatusSection):

@@ -1,4 +1,6 @@
-"""Writes docs/api.md from the types and docs/rules.md from the rule table; `--check` fails where either is stale."""
+"""Writes the pages that follow from types and tables (api, rules, metrics, troubleshooting); `--check` fails where one
+is stale.
+"""
 
 import argparse
 import json
@@ -12,6 +14,7 @@ import annotated_types as at
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
+from controller.conditions import Reason
 from controller.grpojob import ClusterSpec
 from controller.statustypes import GRPOJobStatus
 from trainer.contract.rules import RULES
@@ -204,6 +207,25 @@ def metrics_page() -> str:
     return "\n".join(["# The metrics", "", *METRICS_INTRODUCTION, "", *head, *rows, "", *loss, *shares])
 
 
+TROUBLESHOOTING_INTRODUCTION = (
+    "Generated from `controller/conditions.py` by `make generate`. A condition of a GRPOJob, an attempt in",
+    "`status.attempts.last` and an event carry one of these reasons:",
+    "",
+    "```",
+    "kubectl describe grpojob NAME",
+    "kubectl get grpojob NAME -o yaml",
+    "```",
+)
+
+
+def troubleshooting_page() -> str:
+    lines = ["# Why a job stands as it stands", "", *TROUBLESHOOTING_INTRODUCTION, ""]
+    for reason in Reason:
+        lines += [f"## {reason.word}", "", reason.meaning, ""]
+        lines += [f"**What to do.** {reason.remedy}", ""] if reason.remedy else []
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is stale")
@@ -213,6 +235,7 @@ def main() -> None:
         (HERE / "api.md", api_page()),
         (HERE / "rules.md", rules_page()),
         (HERE / "metrics.md", metrics_page()),
+        (HERE / "troubleshooting.md", troubleshooting_page()),
     ):
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
@@ -221,7 +244,7 @@ def main() -> None:
             path.write_text(text, encoding="utf-8")
     if check and stale:
         sys.exit(f"stale: {', '.join(stale)}; run `make generate`")
-    print(f"{'written' if stale else 'fresh'}: docs/api.md, docs/rules.md, docs/metrics.md")
+    print(f"{'written' if stale else 'fresh'}: docs/api.md, rules.md, metrics.md, troubleshooting.md")
 
 
 if __name__ == "__main__":

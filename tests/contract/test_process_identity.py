@@ -37,6 +37,12 @@ def test_the_process_index_counts_hosts_slice_by_slice() -> None:
     assert process.folder.root == "runs/job-0123abcd"
 
 
+def test_attempts_of_earlier_job_sets_come_first() -> None:
+    """A JobSet that is made again counts from 0: with the number before it no attempt is taken for the first."""
+    pod = POD | {"GRPO_ATTEMPT": "0", "GRPO_ATTEMPTS_BEFORE": "3"}
+    assert ProcessConfig.from_environment(run(hosts=4, slices=2), pod).attempt == 3
+
+
 def test_a_run_of_one_process_needs_no_variable() -> None:
     """Without an environment a single process is process 0 of attempt 0, named by the identity of its configuration."""
     config = run(hosts=1, slices=1)

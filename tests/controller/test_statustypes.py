@@ -44,7 +44,9 @@ STATUS = {
         "restarts": 4,
         "disruptions": 0,
         "evictions": 0,
-        "last": [{"class": "Failure", "exitCode": 1, "jobSetUid": "u", "restart": 3}],
+        "last": [{"class": "Failure", "reason": "TrainerFailed", "exitCode": 1, "jobSetUid": "u", "restart": 3}],
+        "before": 0,
+        "judged": 4,
     },
 }
 

@@ -19,6 +19,8 @@ ENV_SLICE_INDEX = "GRPO_SLICE_INDEX"
 ENV_HOST_INDEX = "GRPO_HOST_INDEX"
 ENV_COORDINATOR = "GRPO_COORDINATOR_ADDRESS"
 ENV_ATTEMPT = "GRPO_ATTEMPT"
+ENV_ATTEMPTS_BEFORE = "GRPO_ATTEMPTS_BEFORE"
+"""How many attempts earlier JobSets of the same job made: each JobSet counts its own from 0."""
 ENV_TERMINATION_LOG = "GRPO_TERMINATION_LOG"
 COORDINATOR_PORT = 8482
 
@@ -80,7 +82,8 @@ class ProcessConfig:
             run_id=environ.get(ENV_RUN_ID) or identity(run)[:RUN_ID_LENGTH],
             process_index=slice_index * batch.hosts + host_index,
             coordinator=_coordinator(environ) if many else None,
-            attempt=_index(environ, ENV_ATTEMPT, None, required=False),
+            attempt=_index(environ, ENV_ATTEMPT, None, required=False)
+            + _index(environ, ENV_ATTEMPTS_BEFORE, None, required=False),
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -90,6 +93,7 @@ class ProcessConfig:
             ENV_SLICE_INDEX: str(self.slice_index),
             ENV_HOST_INDEX: str(self.host_index),
             ENV_ATTEMPT: str(self.attempt),
+            ENV_ATTEMPTS_BEFORE: "0",
         }
         return identity if self.coordinator is None else {**identity, ENV_COORDINATOR: self.coordinator}
 
