@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 from urllib.parse import quote, urlencode
@@ -96,6 +97,13 @@ class Api:
         self, transport: Transport, user_agent: str, observe: Callable[[str, int], None] = lambda method, status: None
     ) -> None:
         self._transport, self._user_agent, self._observe = transport, user_agent, observe
+        self._seconds = CALL_SECONDS
+
+    def within(self, seconds: float) -> "Api":
+        """The same server, for calls that are of no use after `seconds`."""
+        hasty = copy(self)
+        hasty._seconds = seconds
+        return hasty
 
     @classmethod
     def connect(
@@ -234,7 +242,6 @@ class Api:
         body: Any = None,
         content_type: str = "application/json",
         stream: bool = False,
-        timeout: float = CALL_SECONDS,
     ) -> Any:
         """The answer as JSON; with `stream`, the open response. Raises `ApiError`.
 
@@ -245,11 +252,11 @@ class Api:
         headers = {"Accept": "application/json", "User-Agent": self._user_agent, "Content-Type": content_type}
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
-            response = self._transport.send(method, target, headers, data, timeout)
+            response = self._transport.send(method, target, headers, data, self._seconds)
             if response.status == 401:
                 response.release_conn()
                 self._transport.renew()
-                response = self._transport.send(method, target, headers, data, timeout)
+                response = self._transport.send(method, target, headers, data, self._seconds)
             content = None if stream and response.status == 200 else response.data
         except urllib3.exceptions.HTTPError as error:
             self._observe(method, 0)

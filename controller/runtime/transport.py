@@ -68,7 +68,8 @@ class Transport:
     ) -> urllib3.BaseHTTPResponse:
         """The answer, its body not read yet; `target` is path and query. Raises urllib3's HTTPError.
 
-        `timeout` bounds each wait for bytes, in seconds. Nothing is sent twice: who asked knows what may be repeated.
+        `timeout` in seconds bounds the wait for an answer, and each wait for more of it. Nothing is sent twice: who
+        asked knows what may be repeated.
         """
         with self._lock:
             pool, url = self._pool, self._configuration.host + target
@@ -82,7 +83,7 @@ class Transport:
             url,
             headers={**headers, **credentials},
             body=body,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=timeout),
+            timeout=urllib3.Timeout(total=timeout, connect=CONNECT_SECONDS),
             retries=False,
             redirect=False,
             preload_content=False,
