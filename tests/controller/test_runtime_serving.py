@@ -50,15 +50,11 @@ def test_a_probe_says_what_is_not_ready() -> None:
         fetch(serving.port, "/healthz")
 
 
-def test_metrics_have_the_names_that_dashboards_for_controllers_know() -> None:
-    """A scrape after two good passes and a failed one counts them, the queue's keys and the client's requests."""
-    metrics = Metrics()
+def three_passes(metrics: Metrics) -> None:
+    """Two that are good and a failed one, of a queue and a worker that report."""
     observer = QueueMetrics(metrics, "jobs")
     queue = WorkQueue(observer=observer, first_delay=0.01)
     observer.show(queue)
-    metrics.show_leading("grpo-operator", lambda: True)
-    metrics.requested("GET", 200)
-    metrics.requested("PATCH", 0)
     enough, outcomes = threading.Event(), iter([Result(), ValueError("once"), Result()])
 
     def reconcile(key: str) -> Result:
@@ -74,15 +70,25 @@ def test_metrics_have_the_names_that_dashboards_for_controllers_know() -> None:
     queue.add("ns/b")
     assert enough.wait(5)
     workers.stop()
+
+
+def scrape(metrics: Metrics) -> dict[tuple[str, ...], float]:
     serving = Serving(("127.0.0.1", 0), {}, {}, metrics.page)
     serving.start()
     status, page = fetch(serving.port, "/metrics")
     serving.stop()
-    found = {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
-    }
+    assert status == 200
+    families = text_string_to_metric_families(page)
+    return {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
+
+
+def test_metrics_have_the_names_that_dashboards_for_controllers_know() -> None:
+    """A scrape after two good passes and a failed one counts them, the queue's keys and the client's requests."""
+    metrics = Metrics()
+    metrics.show_leading("grpo-operator", lambda: True)
+    metrics.requested("GET", 200)
+    metrics.requested("PATCH", 0)
+    three_passes(metrics)
     expected = {
         ("controller_runtime_reconcile_total", "jobs", "success"): 2,
         ("controller_runtime_reconcile_total", "jobs", "error"): 1,
@@ -99,7 +105,8 @@ def test_metrics_have_the_names_that_dashboards_for_controllers_know() -> None:
         ("rest_client_requests_total", "<error>", "PATCH"): 1,
         ("leader_election_master_status", "grpo-operator"): 1,
     }
-    assert (status, {name: found.get(name) for name in expected}) == (200, expected)
+    found = scrape(metrics)
+    assert {name: found.get(name) for name in expected} == expected
     assert found[("process_resident_memory_bytes",)] > 0
     assert not any(name[0].endswith("_created") for name in found)
 
