@@ -50,7 +50,7 @@ bench-tunix: $(TUNIX)/.ready ## One training step here and in Tunix, in turn (1 
 parity: $(PARITY)/.ready ## Exports against transformers, PEFT and PyTorch, in an environment of their own (3 GB to fetch once)
 	JAX_PLATFORMS=cpu PYTHONPATH=. $(PARITY)/bin/python -m pytest -q tests/parity/exports.py
 
-generate: $(READY) ## Rewrite what is generated from the types (docs/api.md, rules.md, metrics.md, troubleshooting.md)
+generate: $(READY) ## Rewrite what is generated from the types (docs/api.md, rules.md, metrics.md, troubleshooting.md, crds/)
 	$(BIN)/python docs/generate.py
 
 lock: $(READY) ## Resolve pyproject.toml anew into .ci/requirements/*.txt

@@ -17,6 +17,11 @@ RESERVATION = re.compile(
     r"[^/]+|projects/[^/]+/reservations/[^/]+(/reservationBlocks/[^/]+(/reservationSubBlocks/[^/]+)?)?"
 )
 
+NO_DEVICES = "names no devices; give tpu (accelerator and topology), or cpu (hosts and devicesPerHost)"
+BOTH_DEVICES = "a job trains on tpu or on cpu, not on both; remove one of them"
+NO_SOURCE = "names no source; give configMap (a ConfigMap of Python files)"
+BOTH_SOURCES = "names configMap and uri; keep one of them"
+
 
 def check_kind(job: GRPOJob) -> Iterator[Violation]:
     """Rule one-device-kind."""
@@ -24,19 +29,9 @@ def check_kind(job: GRPOJob) -> Iterator[Violation]:
         return
     given = [kind for kind in ("tpu", "cpu") if job.gives(kind)]
     if not given:
-        yield Violation(
-            "one-device-kind",
-            "spec",
-            None,
-            "names no devices; give tpu (accelerator and topology), or cpu (hosts and devicesPerHost)",
-        )
+        yield Violation("one-device-kind", "spec", None, NO_DEVICES)
     if len(given) == 2:
-        yield Violation(
-            "one-device-kind",
-            "spec.cpu",
-            "tpu and cpu",
-            "a job trains on tpu or on cpu, not on both; remove one of them",
-        )
+        yield Violation("one-device-kind", "spec.cpu", "tpu and cpu", BOTH_DEVICES)
 
 
 def look_up_slice(job: GRPOJob) -> TpuSlice | Violation | None:
@@ -98,11 +93,9 @@ def check_code(job: GRPOJob) -> Iterator[Violation]:
     if code is None or not all(job.knows(f"code.{field}") for field in ("config_map", "uri", "sha256")):
         return
     if code.config_map is not None and code.uri is not None:
-        yield Violation("code-one-of", "spec.code", None, "names configMap and uri; keep one of them")
+        yield Violation("code-one-of", "spec.code", None, BOTH_SOURCES)
     elif code.config_map is None and code.uri is None:
-        yield Violation(
-            "code-one-of", "spec.code", None, "names no source; give configMap (a ConfigMap of Python files)"
-        )
+        yield Violation("code-one-of", "spec.code", None, NO_SOURCE)
     elif code.uri is not None and code.sha256 is None:
         yield Violation("code-one-of", "spec.code.sha256", None, "a uri needs the archive's digest; give sha256")
     elif code.config_map is not None and code.sha256 is not None:

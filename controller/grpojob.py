@@ -42,6 +42,8 @@ Model = TypeVar("Model", bound=BaseModel)
 Seconds = Annotated[int, Field(gt=0, le=31_536_000)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 Annotations = Annotated[dict[LabelKey, AnnotationValue], Field(max_length=64)]
+OwnAnnotations = Annotated[dict[LabelKey, Annotated[str, Field(max_length=262_144)]], Field(max_length=1024)]
+"""Room for what kubectl keeps here: the whole job as it was applied. The API server takes 256 KiB in all."""
 
 
 class CapacitySpec(Section):
@@ -73,7 +75,7 @@ class CodeSpec(Section):
 
     config_map: DnsName | None = Field(None, description="a ConfigMap with one key per Python file")
     uri: Text | None = Field(None, description="an archive; with sha256")
-    sha256: Annotated[str, Field(pattern=SHA256)] | None = None
+    sha256: Annotated[str, Field(pattern=SHA256, max_length=64)] | None = None
 
 
 class QueueSpec(Section):
@@ -128,7 +130,7 @@ class Metadata(Section):
     name: Text
     namespace: DnsLabel | None = None
     labels: Labels = Field(default_factory=dict)
-    annotations: Annotations = Field(default_factory=dict)
+    annotations: OwnAnnotations = Field(default_factory=dict)
     uid: Text | None = None
     resource_version: Any = None
     generation: Any = None

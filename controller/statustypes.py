@@ -11,8 +11,9 @@ from controller.podtypes import DnsName
 from trainer.contract.section import Prose, Text
 from trainer.contract.violations import to_camel
 
-Counter = Annotated[int, Field(ge=0)]
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="RFC 3339, UTC")]
+Counter = Annotated[int, Field(ge=0, lt=2**53)]
+"""Whole numbers that every reader of JSON keeps."""
+Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", max_length=20, description="RFC 3339, UTC")]
 
 ConditionType = Literal[
     "Validated", "Admitted", "Provisioned", "Running", "Progressing", "Suspended", "Restarting", "Succeeded", "Failed"
@@ -88,7 +89,7 @@ class Attempt(StatusSection):
     classification: AttemptClass = Field(alias="class")
     reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=128)] = "Unknown"
     pod: DnsName | None = None
-    exit_code: int | None = None
+    exit_code: Annotated[int, Field(ge=-1, le=255)] | None = None
     step: Counter | None = None
     message: Annotated[str, Field(max_length=4096)] | None = None
     job_set_uid: Text
@@ -118,6 +119,7 @@ class GRPOJobStatus(StatusSection):
     observed_generation: Counter | None = None
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = ()
     phase: Phase | None = None
+    devices: Text | None = Field(None, description="the machine in short: v6e 4x4, 2 x v6e 4x4, cpu 2x4")
     job_set_name: DnsName | None = None
     run_config_name: DnsName | None = Field(None, description="the immutable ConfigMap with run.json and the JobSet")
     run_id: Text | None = None

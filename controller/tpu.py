@@ -56,6 +56,13 @@ class CpuHosts:
     memory: str
 
 
+def in_short(devices: TpuSlice | CpuHosts, slices: int) -> str:
+    """The machine in a column of a table: `v6e 4x4`, `2 x v6e 4x4`; of CPU hosts `cpu 2x4`, hosts by devices."""
+    if isinstance(devices, CpuHosts):
+        return f"cpu {devices.hosts}x{devices.devices_per_process}"
+    return f"{slices} x " * (slices > 1) + f"{devices.generation} {devices.topology}"
+
+
 @dataclass(frozen=True, slots=True)
 class NoSuchSlice:
     """Why the three names make no slice: the field to blame, and what is wrong with the way out."""

@@ -1,6 +1,4 @@
-"""Writes the pages that follow from types and tables (api, rules, metrics, troubleshooting); `--check` fails where one
-is stale.
-"""
+"""Writes what follows from the code, the pages of docs/ and the CRD; `--check` fails where one of them is stale."""
 
 import argparse
 import json
@@ -14,9 +12,11 @@ import annotated_types as at
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
+from controller import crd
 from controller.conditions import Reason
 from controller.grpojob import ClusterSpec
 from controller.statustypes import GRPOJobStatus
+from trainer.contract.documents import dump_document
 from trainer.contract.rules import RULES
 from trainer.contract.runner import RunnerConfig
 from trainer.metricnames import LOSS_NEAR_ZERO, METRICS
@@ -24,9 +24,7 @@ from trainer.metricnames import LOSS_NEAR_ZERO, METRICS
 HERE = Path(__file__).parent
 MUTABLE = {
     "suspend": "yes",
-    "lifecycle.activeDeadlineSeconds": "yes",
-    "lifecycle.startupDeadlineSeconds": "yes",
-    "lifecycle.ttlSecondsAfterFinished": "yes",
+    **{f"lifecycle.{key}": "yes" for key in crd.MUTABLE_LIFECYCLE},
     "queue": "while suspended",
     "queue.localQueue": "while suspended",
     "queue.workloadPriorityClass": "while suspended",
@@ -226,17 +224,26 @@ def troubleshooting_page() -> str:
     return "\n".join(lines)
 
 
+def crd_file() -> str:
+    return f"# Generated from the types by `make generate`.\n{dump_document(crd.definition())}"
+
+
+GENERATED = {
+    HERE / "api.md": api_page,
+    HERE / "rules.md": rules_page,
+    HERE / "metrics.md": metrics_page,
+    HERE / "troubleshooting.md": troubleshooting_page,
+    HERE.parent / "crds" / "grpojobs.yaml": crd_file,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file is stale")
     check = parser.parse_args().check
     stale = []
-    for path, text in (
-        (HERE / "api.md", api_page()),
-        (HERE / "rules.md", rules_page()),
-        (HERE / "metrics.md", metrics_page()),
-        (HERE / "troubleshooting.md", troubleshooting_page()),
-    ):
+    for path, make in GENERATED.items():
+        text = make()
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale.append(path.name)
@@ -244,7 +251,7 @@ def main() -> None:
             path.write_text(text, encoding="utf-8")
     if check and stale:
         sys.exit(f"stale: {', '.join(stale)}; run `make generate`")
-    print(f"{'written' if stale else 'fresh'}: docs/api.md, rules.md, metrics.md, troubleshooting.md")
+    print(f"{'written' if stale else 'fresh'}: {', '.join(path.name for path in GENERATED)}")
 
 
 if __name__ == "__main__":

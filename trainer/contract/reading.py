@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from trainer.contract.violations import Spelling, Violation, shown
 
@@ -34,12 +34,13 @@ class Tree(Generic[Model]):
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """One known key: the field's name, and what nests below it."""
+    """One known key: the field's name, and what nests below it. `labels` is a map whose values cannot be null."""
 
     name: str
     whole: bool
     many: bool
     model: type[BaseModel] | None
+    labels: bool = False
 
 
 @dataclass(slots=True)
@@ -101,7 +102,7 @@ def _place(name: str, annotation: Any) -> _Place:
         if origin is tuple:
             many = True
         elif origin not in (types.UnionType, typing.Union, typing.Annotated):
-            return _Place(name, False, many, None)
+            return _Place(name, False, many, None, labels=origin is dict and options[1:] != [JsonValue])
         inner = options[0]
     nested = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
     return _Place(name, inner is int, many, nested)
@@ -127,6 +128,8 @@ def _tidy_value(reader: _Reader, place: _Place, value: Any, at: Location) -> Any
         return value
     if place.model is not None and isinstance(value, Mapping):
         return _tidy(reader, place.model, value, at)
+    if place.labels and isinstance(value, Mapping):
+        return {key: given for key, given in value.items() if given is not None}
     if place.whole and isinstance(value, float) and isfinite(value) and value.is_integer():
         return int(value)
     return value

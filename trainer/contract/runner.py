@@ -27,6 +27,7 @@ from trainer.contract.section import (
 )
 from trainer.contract.violations import Spelling, Violation, shown
 
+MAX_STEPS = 10_000_000
 Aggregation = Literal[
     "token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum", "sequence-mean-token-sum-norm"
 ]
@@ -189,7 +190,7 @@ class EvalConfig(Section):
 
 class InitFromConfig(Section):
     uri: Text = Field(description="the folder of another run, or RUN/checkpoints/STEP")
-    step: Annotated[int, Field(ge=0)] | None = Field(None, description="null = its newest checkpoint")
+    step: Annotated[int, Field(ge=0, le=MAX_STEPS)] | None = Field(None, description="null = its newest checkpoint")
     restore: Literal["Weights", "All"] = Field(
         "Weights", description="All: the moments of its optimizer too; steps, data and learning rate begin anew"
     )
@@ -235,7 +236,7 @@ class RunnerConfig(Section):
     """The whole tree, as `--print-config` prints it."""
 
     model_path: Text | None = Field(None, description="hub id[@revision], folder or gs://; required by a run")
-    steps: Annotated[int, Field(gt=0, le=10_000_000)] = Field(
+    steps: Annotated[int, Field(gt=0, le=MAX_STEPS)] = Field(
         100, description="training steps: rollouts with their update"
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
