@@ -1,0 +1,1 @@
+"""HTTPS as the operator serves it: a server that no client holds up, and certificates that renew themselves."""

@@ -1,0 +1,1 @@
+"""The door at the API server: every rule of a job, told before it is stored, in the words of `grpoctl validate`."""
