@@ -5,7 +5,7 @@ is told only what no webhook can say as well, immutability and one-ofs.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from controller import names
@@ -28,13 +28,12 @@ COLUMNS = (
     ("ETA", "string", ".status.progress.eta", "what is left, as the trainer reckons"),
     ("Age", "date", ".metadata.creationTimestamp", "since the job was made"),
 )
-MUTABLE = ("suspend", "queue", "lifecycle")
+MUTABLE = ("suspend", "queue")
 MUTABLE_LIFECYCLE = ("activeDeadlineSeconds", "startupDeadlineSeconds", "ttlSecondsAfterFinished")
+FIXED = "stays as it was when the job was made; make another job to change it"
 GIVEN_COUNTS = ("rewards", "weight")
 """Whether the user wrote these is a part of what they say, so the server must not fill them in."""
 KEPT = ("type", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "maxItems", "minItems", "required")
-ANYTHING = {"x-kubernetes-preserve-unknown-fields": True, "nullable": True}
-"""A value of the user's own function or template, where null is a value."""
 _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 
 
@@ -80,11 +79,9 @@ def _object_schema() -> Schema:
     runner, cluster = (_flat(model.model_json_schema(by_alias=True)) for model in (RunnerConfig, ClusterSpec))
     spec = runner | {"properties": runner["properties"] | cluster["properties"]}
     spec["description"] = "The runner's tree in camelCase, and where it runs."
-    spec["x-kubernetes-validations"] = list(_spec_rules(spec["properties"]))
-    lifecycle, code = spec["properties"]["lifecycle"], spec["properties"]["code"]
-    fixed = (key for key in lifecycle["properties"] if key not in MUTABLE_LIFECYCLE)
-    lifecycle["x-kubernetes-validations"] = [_immutable(key) for key in fixed]
-    code["x-kubernetes-validations"] = list(_code_rules())
+    _fix(spec, {*MUTABLE, *(f"lifecycle.{key}" for key in MUTABLE_LIFECYCLE)})
+    spec["x-kubernetes-validations"] += _spec_rules()
+    spec["properties"]["code"]["x-kubernetes-validations"] += _code_rules()
     status = _flat(GRPOJobStatus.model_json_schema(by_alias=True))
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     return {
@@ -101,15 +98,31 @@ def _object_schema() -> Schema:
     }
 
 
-def _spec_rules(properties: Mapping[str, Schema]) -> Iterator[Schema]:
-    """What holds between the keys of `spec`, and between it and what it was."""
+def _fix(section: Schema, mutable: Collection[str], at: str = "") -> None:
+    """Transition rules, key by key, so that the path of the key is told and a null equals a key left out."""
+    rules = []
+    for key, value in section["properties"].items():
+        path = f"{at}{key}"
+        if path in mutable:
+            continue
+        if "properties" in value:
+            _fix(value, mutable, f"{path}.")
+        same = f"has(self.{key}) == has(oldSelf.{key})"
+        if "properties" not in value:
+            same += f" && (!has(self.{key}) || self.{key} == oldSelf.{key})"
+        elif "default" in value:
+            continue
+        rules.append({"rule": same, "message": FIXED, "fieldPath": f".{key}", "reason": "FieldValueForbidden"})
+    section["x-kubernetes-validations"] = rules
+
+
+def _spec_rules() -> Iterator[Schema]:
+    """What holds between the keys of `spec`."""
     yield {"rule": "has(self.tpu) || has(self.cpu)", "message": NO_DEVICES}
     yield {"rule": "!has(self.tpu) || !has(self.cpu)", "message": BOTH_DEVICES, "fieldPath": ".cpu"}
-    for key in properties:
-        if key not in MUTABLE:
-            yield _immutable(key)
     yield {
-        "rule": f"(has(oldSelf.suspend) && oldSelf.suspend) || {_unchanged('queue')}",
+        "rule": "oldSelf.suspend || has(self.queue) == has(oldSelf.queue) && "
+        "(!has(self.queue) || self.queue == oldSelf.queue)",
         "message": "may be changed while the job is suspended only; set suspend: true first",
         "fieldPath": ".queue",
         "reason": "FieldValueForbidden",
@@ -121,23 +134,10 @@ def _code_rules() -> Iterator[Schema]:
     yield {"rule": "!has(self.configMap) || !has(self.uri)", "message": BOTH_SOURCES}
 
 
-def _immutable(key: str) -> Schema:
-    return {
-        "rule": _unchanged(key),
-        "message": "stays as it was when the job was made; make another job to change it",
-        "fieldPath": f".{key}",
-        "reason": "FieldValueForbidden",
-    }
-
-
-def _unchanged(key: str) -> str:
-    return f"has(self.{key}) == has(oldSelf.{key}) && (!has(self.{key}) || self.{key} == oldSelf.{key})"
-
-
 def _flat(schema: Schema) -> Schema:
-    """A structural schema without references.
+    """A structural schema without references, in which null may stand where a key may be left out.
 
-    Nothing is nullable: the API server drops such nulls, and with that null means the same as leaving the key out.
+    The API server fills in defaults for nulls. What has none is nullable: server-side apply refuses it otherwise.
     https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
     """
     definitions = schema.get("$defs", {})
@@ -153,12 +153,17 @@ def _flat(schema: Schema) -> Schema:
         found |= {"description": _in_camel_case(node["description"])} if "description" in node else {}
         found |= _limits(node) | _default(node, key)
         if "properties" in node:
-            found["properties"] = {name: flat(part, name) for name, part in node["properties"].items()}
+            needed = node.get("required", ())
+            parts = {name: flat(part, name) for name, part in node["properties"].items()}
+            optional = {name for name, part in parts.items() if name not in needed and "default" not in part}
+            found["properties"] = {
+                name: part | ({"nullable": True} if name in optional else {}) for name, part in parts.items()
+            }
         elif node.get("type") == "object":
             found |= _map(node, flat)
         if "items" in node:
             found |= {"items": flat(node["items"]), "x-kubernetes-list-type": "atomic"}
-        return found or dict(ANYTHING)
+        return found
 
     return flat(schema)
 
@@ -185,7 +190,13 @@ def _default(node: Schema, key: str) -> Schema:
 
 
 def _map(node: Schema, flat: Any) -> Schema:
-    """A map of text to values; what its keys must look like is the webhook's to say: a schema cannot."""
+    """A map of text to values; what its keys must look like is the webhook's to say: a schema cannot.
+
+    Where values are of any kind, null is one: it stays.
+    """
     patterns = node.get("patternProperties", {})
-    values = next(iter(patterns.values())) if patterns else node["additionalProperties"]
-    return {"maxProperties": node["maxProperties"], "additionalProperties": flat(values) | {"nullable": True}}
+    values = flat(next(iter(patterns.values())) if patterns else node["additionalProperties"])
+    found: Schema = {"maxProperties": node["maxProperties"]}
+    if not values:
+        return found | {"x-kubernetes-preserve-unknown-fields": True}
+    return found | {"additionalProperties": values | {"nullable": True}}

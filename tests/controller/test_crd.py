@@ -52,11 +52,50 @@ def test_everything_that_grows_is_bounded() -> None:
 
 
 def test_the_schema_is_structural() -> None:
-    """Every value has one type, or is the user's own; there is no reference and no choice."""
-    free = {path for path, node in ALL if "type" not in node}
+    """Every value has one type; no reference and no choice; two maps hold what the user's own code asks."""
+    free = {path for path, node in ALL if node.get("x-kubernetes-preserve-unknown-fields")}
 
-    assert free == {"spec.data.chatTemplateKwargs.*", "spec.rewards[].args.*"}
+    assert [path for path, node in ALL if "type" not in node] == []
+    assert free == {"spec.data.chatTemplateKwargs", "spec.rewards[].args"}
     assert not any({"$ref", "anyOf", "oneOf", "allOf", "const"} & node.keys() for _, node in ALL)
+
+
+def test_null_may_stand_where_a_key_may_be_left_out() -> None:
+    """Each key is required, has a default or is nullable: whoever writes null is never refused for it."""
+    refusing = [
+        f"{path}.{key}"
+        for path, node in nodes(SCHEMA["spec"], "spec")
+        for key, value in node.get("properties", {}).items()
+        if not ("default" in value or value.get("nullable") or key in node.get("required", ()))
+    ]
+
+    assert refusing == []
+
+
+def test_all_but_what_may_change_is_fixed() -> None:
+    """Every key of spec has a transition rule of its own or of a list or map above it, but for the documented few."""
+    fixed = {
+        f"{path}{rule['fieldPath']}"
+        for path, node in ALL
+        for rule in node.get("x-kubernetes-validations", ())
+        if rule["message"] == crd.FIXED
+    }
+
+    def free(section: dict[str, Any], path: str) -> Iterator[str]:
+        for key, value in section["properties"].items():
+            if "properties" in value:
+                yield from free(value, f"{path}.{key}")
+            elif f"{path}.{key}" not in fixed:
+                yield f"{path}.{key}"
+
+    deadlines = ("activeDeadlineSeconds", "startupDeadlineSeconds", "ttlSecondsAfterFinished")
+    assert set(free(SCHEMA["spec"], "spec")) == {
+        "spec.suspend",
+        "spec.queue.localQueue",
+        "spec.queue.workloadPriorityClass",
+        *(f"spec.lifecycle.{key}" for key in deadlines),
+    }
+    assert {"spec.tpu", "spec.cpu", "spec.lora", "spec.code", "spec.checkpoint.initFrom"} <= fixed
 
 
 def test_a_batch_field_is_not_filled_in() -> None:
