@@ -23,13 +23,15 @@ demo: $(READY) ## Train a small model with GRPO from one GRPOJob and watch its r
 
 ##@ Develop
 test: $(READY) lint ## Lint, types, imports and every test with reduced counts (under ten minutes on two cores)
-	$(BIN)/python -m pytest -q $(BY_FILE)
+	$(BIN)/python -m tests.controlplane.binaries
+	$(BIN)/python -m pytest -q $(BY_FILE) tests
 
 test-light: $(READY) ## The tests that need no JAX and no cluster (under 30 seconds)
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal tests/contract tests/controller tests/repository
 
 test-all: $(READY) lint ## Every test with full counts (under an hour); figures go to docs/results.md
-	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q $(BY_FILE)
+	$(BIN)/python -m tests.controlplane.binaries
+	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q $(BY_FILE) tests
 
 check: lint test-light ## What a commit needs: lint, types, imports, light tests
 

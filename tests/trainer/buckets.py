@@ -3,8 +3,6 @@
 import hashlib
 import http.client
 import json
-import os
-import shutil
 import subprocess
 import threading
 import time
@@ -16,13 +14,10 @@ from pathlib import Path
 from filelock import FileLock
 from launching import free_port
 
+from tests.golang import cache_folder, go
+
 _MODULE = Path(__file__).with_name("emulator")
 _PACKAGE = "github.com/fsouza/fake-gcs-server"
-
-
-def cache_folder() -> Path:
-    """Where tests keep what is slow to make: GRPO_TEST_CACHE, or ~/.cache/grpo-operator."""
-    return Path(os.environ.get("GRPO_TEST_CACHE") or Path.home() / ".cache" / "grpo-operator")
 
 
 def server() -> Path:
@@ -32,10 +27,8 @@ def server() -> Path:
     binary.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{binary}.lock"):
         if not binary.exists():
-            assert shutil.which("go"), "the tests of gs:// build a bucket emulator: put Go 1.26 or newer on the PATH"
             partial = binary.with_suffix(".partial")
-            command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(partial), _PACKAGE]
-            subprocess.run(command, cwd=_MODULE, check=True)
+            go("build", "-trimpath", "-ldflags=-s -w", "-o", str(partial), _PACKAGE, module=_MODULE)
             partial.replace(binary)
     return binary
 

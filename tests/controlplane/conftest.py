@@ -1,0 +1,41 @@
+"""A real control plane, once a session, and a namespace of its own for each test."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from tests.controlplane.binaries import build_all
+from tests.controlplane.world import World
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[World]:
+    """etcd, API server, controller manager, scheduler, JobSet and a kubelet of processes."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():  # who waits for minutes is told for what
+        build_all(lambda line: print(f"\ncontrol plane: {line}", flush=True))
+    world = World(tmp_path_factory.mktemp("world"))
+    yield world
+    world.end()
+
+
+@pytest.fixture(scope="module")
+def kueue(world: World) -> Iterator[World]:
+    """The world with Kueue in it, for the tests of one file."""
+    world.add("kueue")
+    yield world
+    world.remove("kueue")
+
+
+@pytest.fixture
+def namespace(world: World) -> Iterator[str]:
+    """A new namespace; what a test made goes with it, and its pods at once."""
+    name = f"test-{next(_NUMBERS)}"
+    created = world.kubectl("create", "namespace", name)
+    assert created.returncode == 0, created.stderr
+    yield name
+    world.kubectl("delete", "namespace", name, "--wait=false")
+    world.kubectl("-n", name, "delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false")
