@@ -32,8 +32,8 @@ SELECTOR_PREFIXES = (
     "cloud.google.com/reservation-",
 )
 CHIPS = "google.com/tpu"
-VOLUME_NAMES = frozenset({"run-config", "code", "workspace", "model-cache", "scratch", "shared-memory"})
-MOUNT_PATHS = frozenset({names.WORKING_FOLDER, "/tmp", "/dev/shm", "/cache/huggingface"})  # noqa: S108 - the pod's own
+VOLUME_NAMES = frozenset({"run-config", "code", "workspace", "model-cache", "scratch", "shared-memory", "progress"})
+MOUNT_PATHS = frozenset({names.WORKING_FOLDER, names.PROGRESS_FOLDER, "/tmp", "/dev/shm", "/cache/huggingface"})  # noqa: S108 - the pod's own
 PERSISTENT = ("persistent_volume_claim", "nfs", "csi")
 
 SECRET_WORDS = re.compile(

@@ -14,7 +14,7 @@ from controller.grpojob import GRPOJob, TpuSpec
 from controller.resolve import Resolved
 from controller.settings import Settings
 from controller.tpu import TpuSlice
-from trainer.contract import process
+from trainer.contract import process, report
 
 ACCELERATOR = "cloud.google.com/gke-tpu-accelerator"
 TOPOLOGY = "cloud.google.com/gke-tpu-topology"
@@ -41,6 +41,9 @@ SCRATCH = "/tmp"  # noqa: S108 - a volume of the pod's own
 
 RUN_CONFIG_VOLUME = "run-config"
 CODE_VOLUME = "code"
+PROGRESS_VOLUME = "progress"
+TOKEN_SECONDS = 3600
+"""A kubelet renews it long before."""
 WRITABLE_FOLDERS = {
     "workspace": names.WORKING_FOLDER,
     "model-cache": MODEL_CACHE,
@@ -81,12 +84,12 @@ def pod_values(resolved: Resolved, settings: Settings, run_id: str, config_map: 
         "run_config": RUN_CONFIG,
         "working_folder": names.WORKING_FOLDER,
         "termination_log": TERMINATION_LOG,
-        "env": _environment(resolved, run_id),
+        "env": _environment(resolved, settings, run_id),
         "ports": _ports(resolved),
         "resources": _resources(resolved),
         "container_security": security_of_container,
-        "mounts": _mounts(resolved.job),
-        "volumes": _volumes(resolved.job, config_map),
+        "mounts": _mounts(resolved.job, settings),
+        "volumes": _volumes(resolved.job, settings, config_map),
     }
 
 
@@ -176,7 +179,7 @@ def _security(job: GRPOJob) -> tuple[dict[str, Any], dict[str, Any]]:
     return pod, container | {"capabilities": {"drop": ["ALL"]}}
 
 
-def _environment(resolved: Resolved, run_id: str) -> list[dict[str, Any]]:
+def _environment(resolved: Resolved, settings: Settings, run_id: str) -> list[dict[str, Any]]:
     """Ours first, so that a user's value may refer to them; a user may set HF_HOME, HOME and TMPDIR otherwise."""
     spec, host = resolved.job.spec, coordinator(resolved.job)
     ours = [
@@ -190,6 +193,7 @@ def _environment(resolved: Resolved, run_id: str) -> list[dict[str, Any]]:
         _value("JAX_PLATFORMS", "tpu,cpu" if isinstance(resolved.devices, TpuSlice) else "cpu"),
         *_megascale(resolved.slices, host),
         *([_value("PYTHONPATH", names.CODE_FOLDER)] if spec.code else []),
+        *_progress_environment(settings),
         _value("PYTHONUNBUFFERED", "1"),
         _value("HF_HOME", MODEL_CACHE),
         _value("HOME", SCRATCH),
@@ -211,6 +215,26 @@ def _megascale(slices: int, coordinator_host: str) -> list[dict[str, Any]]:
         _field("MEGASCALE_SLICE_ID", JOB_INDEX),
         _value("MEGASCALE_COORDINATOR_ADDRESS", coordinator_host),
     ]
+
+
+def _progress_environment(settings: Settings) -> list[dict[str, Any]]:
+    if settings.progress_url is None:
+        return []
+    return [
+        _value(report.ENV_PROGRESS_URL, settings.progress_url),
+        _value(report.ENV_PROGRESS_FOLDER, names.PROGRESS_FOLDER),
+    ]
+
+
+def _progress_volume() -> dict[str, Any]:
+    """A token that no API server takes, and the authority, which may come later: a pod starts without it."""
+    token = {"audience": report.AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": report.TOKEN_FILE}
+    key = report.CA_FILE
+    authority = {"name": names.AUTHORITY_CONFIG_MAP, "items": [{"key": key, "path": key}], "optional": True}
+    return {
+        "name": PROGRESS_VOLUME,
+        "projected": {"sources": [{"serviceAccountToken": token}, {"configMap": authority}]},
+    }
 
 
 def _value(name: str, value: str) -> dict[str, Any]:
@@ -238,23 +262,27 @@ def _resources(resolved: Resolved) -> dict[str, Any]:
     return resources | ({"limits": limits | chips} if limits | chips else {})
 
 
-def _mounts(job: GRPOJob) -> list[dict[str, Any]]:
+def _mounts(job: GRPOJob, settings: Settings) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = [
         {"name": RUN_CONFIG_VOLUME, "mountPath": names.RUN_CONFIG_FOLDER, "readOnly": True},
     ]
     if job.spec.code:
         mounts.append({"name": CODE_VOLUME, "mountPath": names.CODE_FOLDER, "readOnly": True})
+    if settings.progress_url is not None:
+        mounts.append({"name": PROGRESS_VOLUME, "mountPath": names.PROGRESS_FOLDER, "readOnly": True})
     mounts += [{"name": name, "mountPath": path} for name, path in WRITABLE_FOLDERS.items()]
     return mounts + _plain(job.spec.volume_mounts)
 
 
-def _volumes(job: GRPOJob, config_map: str) -> list[dict[str, Any]]:
+def _volumes(job: GRPOJob, settings: Settings, config_map: str) -> list[dict[str, Any]]:
     key = names.RUN_CONFIG_KEY
     volumes: list[dict[str, Any]] = [
         {"name": RUN_CONFIG_VOLUME, "configMap": {"name": config_map, "items": [{"key": key, "path": key}]}},
     ]
     if job.spec.code and job.spec.code.config_map:
         volumes.append({"name": CODE_VOLUME, "configMap": {"name": job.spec.code.config_map}})
+    if settings.progress_url is not None:
+        volumes.append(_progress_volume())
     for name, path in WRITABLE_FOLDERS.items():
         volumes.append({"name": name, "emptyDir": {"medium": "Memory"} if path == "/dev/shm" else {}})  # noqa: S108
     return volumes + _plain(job.spec.volumes)

@@ -26,6 +26,7 @@ from trainer.learning import Learner
 from trainer.lookout import Lookout
 from trainer.loop import Loop, Run
 from trainer.mesh import build_mesh
+from trainer.metrics import Row
 from trainer.model.decoder import Params
 from trainer.model.lora import Frozen, init_adapters
 from trainer.model.source import stop_ids
@@ -49,7 +50,7 @@ def build(
     ready: Ready,
     heartbeat: Heartbeat,
     lookout: Lookout,
-    on_step: Callable[[int], None],
+    on_step: Callable[[Row], None],
     publish: Callable[[], None],
 ) -> tuple[Loop, TrainState, Place]:
     """Weights are read or restored, programs compiled at first use. `publish` brings the run folder up to date."""

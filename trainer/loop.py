@@ -53,8 +53,8 @@ _LOSS_EXPLAINED_BELOW = 0.05
 class Run:
     """What station 7 built. `checkpoints` is None where the processes share no folder to write one.
 
-    `on_step` is told each completed step; `publish` brings a run folder in a bucket up to date; `export` is given the
-    parameters after the last step.
+    `on_step` is told each completed step by its row; `publish` brings a run folder in a bucket up to date; `export` is
+    given the parameters after the last step.
     """
 
     process: ProcessConfig
@@ -68,7 +68,7 @@ class Run:
     checkpoints: Checkpoints | None
     heartbeat: Heartbeat
     lookout: Lookout
-    on_step: Callable[[int], None]
+    on_step: Callable[[Row], None]
     publish: Callable[[], None]
     export: Callable[[Params], None] | None
 
@@ -91,6 +91,10 @@ class Loop:
         """Whether the last completed step is committed, or never can be. Asked from another thread."""
         checkpoints = self._run.checkpoints
         return checkpoints is None or self._reached == (checkpoints.newest or 0)
+
+    def committed(self) -> int | None:
+        """The step of the newest checkpoint. Asked from another thread."""
+        return None if self._run.checkpoints is None else self._run.checkpoints.newest
 
     def train(self, state: TrainState, place: Place) -> ExitCode:
         """Train to the last step: DONE, or PREEMPTED where all processes agreed to stop at a safe point before it."""
@@ -240,7 +244,7 @@ class Loop:
             row |= self._save_if_due(state, place, None)
         if not self._index:
             self._metrics.write(row)
-        self._run.on_step(place.step)
+        self._run.on_step(row)
         if examined:
             row |= self._evaluated(state, place)
             if scored:

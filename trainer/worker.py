@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from trainer.contract.exits import Cause, ExitCode, RunError
 from trainer.contract.process import ProcessConfig
 from trainer.lookout import Lookout
 from trainer.progress import Ledger
+from trainer.reporting import Reporter
 from trainer.showing import Display, display
 from trainer.spool import Spool
 from trainer.starting import Start, process_of
@@ -71,14 +73,17 @@ class Worker:
         heartbeat.tell = self._tell_doing
         watchdog = Watchdog(heartbeat, process.run.progress_deadline_seconds, self._stall)
         watchdog.start()
-        code = self._train(process, heartbeat, watchdog)
+        reporter = Reporter.of(process, environ, heartbeat)
+        reporter.start()
+        code = self._train(process, heartbeat, watchdog, reporter)
         watchdog.stop()
+        reporter.close()
         self._begin_to_end()
         if code is not ExitCode.DONE:
             self._note(code, None, "asked to stop; a later attempt goes on from here")
         return code
 
-    def _train(self, process: ProcessConfig, heartbeat: Heartbeat, watchdog: Watchdog) -> ExitCode:
+    def _train(self, process: ProcessConfig, heartbeat: Heartbeat, watchdog: Watchdog, reporter: Reporter) -> ExitCode:
         from trainer import distributed, inputs, outputs, preflight
         from trainer.building import build
 
@@ -102,12 +107,10 @@ class Worker:
         _log_into_folder(process)
         outputs.write_run_json(process, ready.standing)
 
-        def on_step(step: int) -> None:
-            watchdog.running()
-            self._ledger.write(replace(self._ledger.entry, step=step))
-
+        on_step = partial(self._step_done, watchdog, reporter)
         loop, state, place = build(process, ready, heartbeat, self.lookout, on_step, self._publish)
         self.lookout.guard(loop.nothing_to_lose, ready.rewards.abandon)
+        reporter.begin(place.step, loop.committed)
         code = loop.train(state, place)
         if code is ExitCode.DONE:
             outputs.write_run_json(process, replace(ready.standing, finished=True))
@@ -117,6 +120,11 @@ class Worker:
         self.lookout.part()
         self._part()
         return code
+
+    def _step_done(self, watchdog: Watchdog, reporter: Reporter, row: Mapping[str, float]) -> None:
+        watchdog.running()
+        self._ledger.write(replace(self._ledger.entry, step=int(row["step"])))
+        reporter.tell(row)
 
     def _spooled(self, process: ProcessConfig) -> ProcessConfig:
         """Where the run folder lies in a bucket: with a folder here to write in, and in it what was there before."""
