@@ -82,7 +82,7 @@ def _object_schema() -> Schema:
     _fix(spec, {*MUTABLE, *(f"lifecycle.{key}" for key in MUTABLE_LIFECYCLE)})
     spec["x-kubernetes-validations"] += _spec_rules()
     spec["properties"]["code"]["x-kubernetes-validations"] += _code_rules()
-    status = _flat(GRPOJobStatus.model_json_schema(by_alias=True))
+    status = _flat(GRPOJobStatus.model_json_schema(by_alias=True), nulls=False)
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     return {
         "type": "object",
@@ -134,8 +134,8 @@ def _code_rules() -> Iterator[Schema]:
     yield {"rule": "!has(self.configMap) || !has(self.uri)", "message": BOTH_SOURCES}
 
 
-def _flat(schema: Schema) -> Schema:
-    """A structural schema without references, in which null may stand where a key may be left out.
+def _flat(schema: Schema, nulls: bool = True) -> Schema:
+    """A structural schema without references; with `nulls`, null may stand where a key may be left out.
 
     The API server fills in defaults for nulls. What has none is nullable: server-side apply refuses it otherwise.
     https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
@@ -155,10 +155,8 @@ def _flat(schema: Schema) -> Schema:
         if "properties" in node:
             needed = node.get("required", ())
             parts = {name: flat(part, name) for name, part in node["properties"].items()}
-            optional = {name for name, part in parts.items() if name not in needed and "default" not in part}
-            found["properties"] = {
-                name: part | ({"nullable": True} if name in optional else {}) for name, part in parts.items()
-            }
+            optional = {name for name, part in parts.items() if nulls and not (name in needed or "default" in part)}
+            found["properties"] = {name: _nullable(part) if name in optional else part for name, part in parts.items()}
         elif node.get("type") == "object":
             found |= _map(node, flat)
         if "items" in node:
@@ -166,6 +164,16 @@ def _flat(schema: Schema) -> Schema:
         return found
 
     return flat(schema)
+
+
+def _nullable(node: Schema) -> Schema:
+    """The API server's check of an enum knows no null, also where null is one of its words; that of a pattern does."""
+    if "enum" not in node:
+        return node | {"nullable": True}
+    words = [str(word) for word in node["enum"]]
+    pattern = f"^({'|'.join(map(re.escape, words))})$"
+    rest = {name: value for name, value in node.items() if name != "enum"}
+    return rest | {"pattern": pattern, "maxLength": max(map(len, words)), "nullable": True}
 
 
 def _in_camel_case(text: str) -> str:
@@ -199,4 +207,4 @@ def _map(node: Schema, flat: Any) -> Schema:
     found: Schema = {"maxProperties": node["maxProperties"]}
     if not values:
         return found | {"x-kubernetes-preserve-unknown-fields": True}
-    return found | {"additionalProperties": values | {"nullable": True}}
+    return found | {"additionalProperties": _nullable(values)}

@@ -114,6 +114,8 @@ def _pem(certificates: Iterable[x509.Certificate]) -> bytes:
 
 def why_renew(certificate: Certificate, host_names: Sequence[str], now: datetime) -> str | None:
     """Why a new certificate is due; None while this one serves. What cannot be read is due too."""
+    if not certificate.chain:
+        return "there is none"
     try:
         serving, authorities = _read(certificate.chain)[0], _read(certificate.authorities)
         key = serialization.load_pem_private_key(certificate.key, password=None)
