@@ -18,7 +18,7 @@ from controller.grpojob import GRPOJob, read_job
 from controller.observed import Body, Observed, format_time, is_going
 from controller.progressing import checkpointed, observe_progress, progressed, stalled
 from controller.render import Manifests
-from controller.resolve import Resolved, resolve
+from controller.resolve import Resolved, machine_in_short, resolve
 from controller.settings import Settings
 from controller.statustypes import GRPOJobStatus
 from trainer.contract.runfolder import RUN_ID_LENGTH
@@ -156,6 +156,7 @@ class _Pass:
             "run_config_name": name,
             "job_set_name": self.observed.job["metadata"]["name"],
             "run_id": self.observed.uid[:RUN_ID_LENGTH],
+            "devices": machine_in_short(self.job),
             "plan": frozen.plan_of(config_map),
             "output_uri": frozen.output_of(config_map),
         }

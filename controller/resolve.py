@@ -10,7 +10,7 @@ from functools import cache
 
 from controller import clusterrules, outputrules, podrules
 from controller.grpojob import ClusterSpec, GRPOJob
-from controller.tpu import CpuHosts, TpuSlice
+from controller.tpu import CpuHosts, TpuSlice, in_short
 from trainer.contract.batch import BatchPlan
 from trainer.contract.reading import schema_paths
 from trainer.contract.run import Machine, Resolution, RunConfig, resolve_run
@@ -74,6 +74,13 @@ def resolve(job: GRPOJob, *, one_machine: bool = False) -> Outcome:
     if not violations and run.run is not None and devices is not None:
         resolved = Resolved(job, run.run, devices, slices, _in_order(warnings, job))
     return Outcome(resolved, run.plan if resolved else None, violations, _in_order(warnings, job))
+
+
+def machine_in_short(job: GRPOJob) -> str | None:
+    """What the job runs on, in a column of a table; None where it names no machine that there is."""
+    shape = clusterrules.look_up_slice(job)
+    devices, slices = _devices(job, shape if isinstance(shape, TpuSlice) else None)
+    return None if devices is None else in_short(devices, slices)
 
 
 def _devices(job: GRPOJob, slice_: TpuSlice | None) -> tuple[TpuSlice | CpuHosts | None, int]:

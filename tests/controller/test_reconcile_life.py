@@ -21,6 +21,7 @@ def test_the_first_pass_does_all_up_to_the_job_set() -> None:
     assert cluster.status["jobSetName"] == "demo"
     assert cluster.status["runId"] == UID[:8]
     assert cluster.status["plan"]["processes"] == 2
+    assert cluster.status["devices"].startswith("cpu 2x")
     assert cluster.status["phase"] == "Starting"
     assert [one["type"] for one in cluster.status["conditions"]] == list(TYPES)
     assert cluster.condition("Validated") == ("True", "Accepted")
