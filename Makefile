@@ -10,11 +10,11 @@ BY_FILE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-light test-all check lint bench bench-tunix parity generate lock clean
+.PHONY: help setup demo test test-light test-all check lint bench bench-controller bench-tunix parity generate lock clean
 
 ##@ Use
 help: ## List the commands
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the virtual environment from the lock (demo and test do it themselves)
 
@@ -45,6 +45,9 @@ lint: $(READY) ## ruff, mypy, import-linter, and whether what is generated is fr
 bench: $(READY) ## Ratios against a baseline in the same run, with the machine's noise
 	$(BIN)/python tests/bench/startup.py
 	JAX_PLATFORMS=$${JAX_PLATFORMS:-cpu} $(BIN)/python -m tests.bench.step
+
+bench-controller: $(READY) ## The operator over 1,000 jobs: rate, delay, requests, CPU and memory (about eight minutes)
+	$(BIN)/python -m tests.bench.controller
 
 bench-tunix: $(TUNIX)/.ready ## One training step here and in Tunix, in turn (1 GB to fetch once)
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.bench.beside_tunix $(TUNIX)/bin/python
