@@ -44,6 +44,16 @@ class Decision:
     deletes: tuple[Delete, ...] = ()
     requeue_after: float | None = None
 
+    def and_then(self, later: "Decision") -> "Decision":
+        """Both: `later` was decided when the creates and the status of this one were seen. Times are those of then."""
+        return Decision(
+            creates=self.creates,
+            status=later.status or self.status,
+            events=tuple(dict.fromkeys(self.events + later.events)),
+            deletes=tuple(dict.fromkeys(self.deletes + later.deletes)),
+            requeue_after=later.requeue_after,
+        )
+
 
 def delete_job_set(job_set: Body) -> Delete:
     return Delete("JobSet", job_set["metadata"]["name"], job_set["metadata"]["uid"])
@@ -60,8 +70,15 @@ _TELLING: dict[tuple[str, str], Told] = {
 _WARNED = (Reason.JOB_SET_MISSING, Reason.NAME_TAKEN, Reason.REFUSED, Reason.STALLED, Reason.CONTAINERS_WAITING)
 
 
-def events_between(old: GRPOJobStatus, new: GRPOJobStatus) -> Iterator[Event]:
-    """What a status says that the one before did not: attempts that were counted, and conditions that turned."""
+def events_between(old: GRPOJobStatus, new: GRPOJobStatus) -> tuple[Event, ...]:
+    """What a status says that the one before did not: attempts that were counted, and conditions that turned.
+
+    A fatal attempt and the failure of the job that it causes are one event.
+    """
+    return tuple(dict.fromkeys(_told_anew(old, new)))
+
+
+def _told_anew(old: GRPOJobStatus, new: GRPOJobStatus) -> Iterator[Event]:
     counted = [attempt.model_dump_json() for attempt in old.attempts.last]
     for attempt in new.attempts.last:
         if attempt.model_dump_json() not in counted:

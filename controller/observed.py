@@ -115,8 +115,9 @@ def _words(told: Body) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What process 0 told last. `age_seconds` is how long ago that was, `silent_seconds` how long its heartbeat had
-    stood still by then: both by a clock that nobody sets.
+    """What process 0 told last, and of which attempt. `age_seconds` is how long ago that was, `silent_seconds` how long
+    its heartbeat had stood still by then, both by a clock that nobody sets; `patience_seconds` is for how long it may,
+    where the trainer said so: what it does now may take longer than a step.
     """
 
     step: int
@@ -125,9 +126,11 @@ class Report:
     tokens_per_second_per_chip: float | None
     eta_seconds: float | None
     checkpoint_step: int | None
-    attempt: int
+    job_set_uid: str
+    restart: int
     age_seconds: float
     silent_seconds: float
+    patience_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from controller.conditions import Observation, Reason
 from controller.grpojob import GRPOJob
 from controller.observed import Observed, Report, format_time
-from controller.statustypes import AttemptsStatus, CheckpointStatus, GRPOJobStatus, ProgressStatus
+from controller.statustypes import CheckpointStatus, GRPOJobStatus, ProgressStatus
 
 SILENCE_SECONDS = 120.0
 """Reports come every few seconds: after so long without one nothing is known."""
@@ -22,33 +22,33 @@ class Progress(NamedTuple):
     again: tuple[float, ...]
 
 
-def observe_progress(observed: Observed, job: GRPOJob, attempts: AttemptsStatus, runs: bool) -> Progress:
+def observe_progress(observed: Observed, job: GRPOJob, runs: bool) -> Progress:
     if not runs:
         return Progress(Observation("Progressing", "Unknown", Reason.NOT_RUNNING), ())
-    report = _current(observed, attempts)
+    report = _current(observed)
     if report is None or report.age_seconds >= SILENCE_SECONDS:
         return Progress(Observation("Progressing", "Unknown", Reason.NO_REPORTS), ())
     again = (SILENCE_SECONDS - report.age_seconds + 1.0,)
-    deadline = job.runner.config.progress_deadline_seconds
-    if report.silent_seconds >= deadline:
-        text = f"nothing has been finished for progressDeadlineSeconds = {deadline}, at step {report.step}"
+    patience = _patience(report, job)
+    if report.silent_seconds >= patience:
+        text = f"nothing was finished for {patience:.0f} s (progressDeadlineSeconds), at step {report.step}"
         return Progress(Observation("Progressing", "False", Reason.STALLED, text), again)
     return Progress(Observation("Progressing", "True", Reason.REPORTING), again)
 
 
-def stalled(observed: Observed, job: GRPOJob, attempts: AttemptsStatus) -> str | None:
+def stalled(observed: Observed, job: GRPOJob) -> str | None:
     """Why an attempt is given up: reports arrived for twice the trainer's own deadline, and its heartbeat stood still.
 
     The trainer's watchdog acts at the deadline itself; where it cannot, this does.
     """
-    report, deadline = _current(observed, attempts), job.runner.config.progress_deadline_seconds
-    if report is None or report.silent_seconds < 2 * deadline:
+    report = _current(observed)
+    if report is None or report.silent_seconds < 2 * _patience(report, job):
         return None
-    return f"the heartbeat stood still for twice progressDeadlineSeconds = {deadline}, at step {report.step}"
+    return f"the heartbeat stood still for twice {_patience(report, job):.0f} s, at step {report.step}"
 
 
-def progressed(observed: Observed, old: GRPOJobStatus, attempts: AttemptsStatus) -> dict[str, Any]:
-    report = _current(observed, attempts)
+def progressed(observed: Observed, old: GRPOJobStatus) -> dict[str, Any]:
+    report = _current(observed)
     if report is None:
         return {}
     known = old.progress
@@ -66,8 +66,8 @@ def progressed(observed: Observed, old: GRPOJobStatus, attempts: AttemptsStatus)
     }
 
 
-def checkpointed(observed: Observed, old: GRPOJobStatus, attempts: AttemptsStatus) -> dict[str, Any]:
-    report = _current(observed, attempts)
+def checkpointed(observed: Observed) -> dict[str, Any]:
+    report = _current(observed)
     if report is None or report.checkpoint_step is None:
         return {}
     return {"checkpoint": CheckpointStatus(last_step=report.checkpoint_step)}
@@ -85,7 +85,13 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else float(f"{number:.4g}")
 
 
-def _current(observed: Observed, attempts: AttemptsStatus) -> Report | None:
+def _current(observed: Observed) -> Report | None:
     """The report, where it is of the attempt under way and not of one before."""
     report = observed.report
-    return report if report is not None and report.attempt == attempts.before + observed.restart else None
+    of_now = report is not None and (report.job_set_uid, report.restart) == (observed.job_set_uid, observed.restart)
+    return report if of_now else None
+
+
+def _patience(report: Report, job: GRPOJob) -> float:
+    """How long the trainer's own watchdog lets the heartbeat stand still."""
+    return max(report.patience_seconds or 0.0, job.runner.config.progress_deadline_seconds)

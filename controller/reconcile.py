@@ -103,7 +103,7 @@ class _Pass:
         return Decision(
             tuple(self.creates),
             status if status.to_dict() != self.old.to_dict() else None,
-            tuple(events_between(self.old, status)),
+            events_between(self.old, status),
             tuple(self.deletes),
             min(self.again, default=None),
         )
@@ -215,7 +215,7 @@ class _Pass:
             self.attempts = judge.counted(self.attempts, late, self.now)
         elif left is not None:
             self.again.append(left)
-        elif (told_still := stalled(observed, self.job, self.attempts)) is not None:
+        elif (told_still := stalled(observed, self.job)) is not None:
             still = judge.made(Reason.STALLED, uid, observed.restart, message=told_still)
             self.attempts = judge.counted(self.attempts, still, self.now)
 
@@ -333,9 +333,9 @@ class _Pass:
         if self.old.start_time is None:
             self.changes["start_time"] = self.now
         runs = waiting.running(observed)
-        progress = observe_progress(observed, self.job, self.attempts, runs.status == "True")
+        progress = observe_progress(observed, self.job, runs.status == "True")
         self.again += progress.again
-        self.changes |= progressed(observed, self.old, self.attempts) | checkpointed(observed, self.old, self.attempts)
+        self.changes |= progressed(observed, self.old) | checkpointed(observed)
         self.seen += [
             admitted,
             waiting.provision(observed),

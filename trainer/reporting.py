@@ -78,10 +78,11 @@ class Reporter:
         heartbeat: Heartbeat,
         attempt: int,
         total_steps: int,
+        patience: Callable[[], float | None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._door, self._heartbeat, self._now = door, heartbeat, now
-        self._attempt, self._total = attempt, total_steps
+        self._attempt, self._total, self._patience = attempt, total_steps, patience
         self._pace = Pace()
         self._step = 0
         self._committed: Callable[[], int | None] = lambda: None
@@ -92,11 +93,17 @@ class Reporter:
         self._thread = threading.Thread(target=self._live, name="reports", daemon=True)
 
     @classmethod
-    def of(cls, process: ProcessConfig, environ: Mapping[str, str], heartbeat: Heartbeat) -> "Reporter":
+    def of(
+        cls,
+        process: ProcessConfig,
+        environ: Mapping[str, str],
+        heartbeat: Heartbeat,
+        patience: Callable[[], float | None] = lambda: None,
+    ) -> "Reporter":
         url, folder = environ.get(ENV_PROGRESS_URL), environ.get(ENV_PROGRESS_FOLDER)
         speaks = url and folder and process.process_index == 0
         door = Door(url, Path(folder)) if speaks and url and folder else None
-        return cls(door, heartbeat, process.attempt, process.run.steps)
+        return cls(door, heartbeat, process.attempt, process.run.steps, patience)
 
     def start(self) -> None:
         if self._door is not None:
@@ -162,6 +169,7 @@ class Reporter:
             step=self._step,
             total_steps=self._total,
             checkpoint_step=self._committed(),
+            patience_seconds=self._patience(),
             **self._numbers,
         )
 

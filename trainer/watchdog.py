@@ -52,6 +52,11 @@ class Heartbeat:
         return self._now() - self._entered
 
     @property
+    def extra_seconds(self) -> float:
+        """What the work under way may take beyond any deadline."""
+        return self._extra
+
+    @property
     def silent_seconds(self) -> float:
         """Those that the work under way does not account for."""
         return self._now() - self._last - self._extra
@@ -79,6 +84,11 @@ class Watchdog:
 
     def stop(self) -> None:
         self._ended.set()
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long the work under way may be silent before it counts as stalled."""
+        return self._deadline + self._heartbeat.extra_seconds
 
     def stalled(self) -> str | None:
         """What to say when the deadline has passed, else None."""

@@ -73,7 +73,7 @@ class Worker:
         heartbeat.tell = self._tell_doing
         watchdog = Watchdog(heartbeat, process.run.progress_deadline_seconds, self._stall)
         watchdog.start()
-        reporter = Reporter.of(process, environ, heartbeat)
+        reporter = Reporter.of(process, environ, heartbeat, lambda: watchdog.patience_seconds)
         reporter.start()
         code = self._train(process, heartbeat, watchdog, reporter)
         watchdog.stop()

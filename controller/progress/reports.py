@@ -30,6 +30,7 @@ class Report:
     restart: int
     received_at: float
     beating_since: float
+    patience_seconds: float | None = None
 
     def age_seconds(self, now: float) -> float:
         return now - self.received_at
@@ -97,6 +98,7 @@ def _joined(old: Report | None, teller: Teller, told: ProgressReport, now: float
         restart=teller.restart,
         received_at=now,
         beating_since=old.beating_since if old is not None and same else now,
+        patience_seconds=told.patience_seconds,
     )
 
 

@@ -12,7 +12,8 @@ REPORT = Report(
     tokens_per_second_per_chip=1234.5678,
     eta_seconds=7500.0,
     checkpoint_step=100,
-    attempt=0,
+    job_set_uid="js-1",
+    restart=0,
     age_seconds=1.0,
     silent_seconds=2.0,
 )
@@ -68,6 +69,15 @@ def test_at_twice_the_deadline_the_run_is_begun_anew() -> None:
     assert (attempt["class"], attempt["reason"]) == ("Failure", "Stalled")
     assert cluster.made == 2
     assert cluster.attempts["restarts"] == 1
+
+
+def test_work_that_takes_long_has_its_time() -> None:
+    """Loading and compiling have a deadline of their own, which the trainer tells."""
+    cluster = reporting(silent_seconds=3000.0, patience_seconds=3600.0)
+    assert cluster.condition("Progressing") == ("True", "Reporting")
+    cluster.report = replace(REPORT, silent_seconds=7200.0, patience_seconds=3600.0)
+    cluster.settle()
+    assert cluster.attempts["last"][-1]["reason"] == "Stalled"
 
 
 def test_a_report_of_an_earlier_attempt_says_nothing() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.controlplane.binaries import build_all
+from tests.controlplane.operating import Operating
 from tests.controlplane.world import World
 
 _NUMBERS = itertools.count(1)
@@ -39,3 +40,11 @@ def namespace(world: World) -> Iterator[str]:
     yield name
     world.kubectl("delete", "namespace", name, "--wait=false")
     world.kubectl("-n", name, "delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false")
+
+
+@pytest.fixture
+def operating(world: World, namespace: str) -> Iterator[Operating]:
+    """A namespace where jobs may be applied; the test starts and stops its operator."""
+    operating = Operating(world, namespace)
+    yield operating
+    operating.close()

@@ -101,6 +101,7 @@ def test_a_report_tells_where_the_run_stands(setting: Setting) -> None:
         "tokens_per_second_per_device": 100.0,
         "eta_seconds": 14.0,
         "checkpoint_step": 2,
+        "patience_seconds": None,
     }
 
 

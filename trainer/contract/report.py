@@ -26,7 +26,8 @@ class ProgressReport(BaseModel):
     """`heartbeat` counts finished units of work, as the trainer's watchdog sees them; `doing` is for people.
 
     `step` is the last completed one, `checkpoint_step` that of the newest committed checkpoint. What is not known yet,
-    or is no number, is None.
+    or is no number, is None. `patience_seconds`: how long the heartbeat may stand still before the trainer's own
+    watchdog ends the work under way.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, defer_build=True)
@@ -40,3 +41,4 @@ class ProgressReport(BaseModel):
     tokens_per_second_per_device: Number | None = None
     eta_seconds: Annotated[Number, Field(ge=0)] | None = None
     checkpoint_step: Counter | None = None
+    patience_seconds: Annotated[Number, Field(ge=0)] | None = None
