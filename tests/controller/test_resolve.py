@@ -179,8 +179,9 @@ def test_ordinary_variables_are_no_secrets_and_not_reserved(name: str) -> None:
 
 def test_what_is_reserved_is_what_the_renderer_sets() -> None:
     """The renderer's own volumes, folders, selectors and labels are those that a job may not set."""
-    assert {podspec.RUN_CONFIG_VOLUME, podspec.CODE_VOLUME, *podspec.WRITABLE_FOLDERS} == podrules.VOLUME_NAMES
-    assert set(podspec.WRITABLE_FOLDERS.values()) == podrules.MOUNT_PATHS
+    given = {podspec.RUN_CONFIG_VOLUME, podspec.CODE_VOLUME, podspec.PROGRESS_VOLUME}
+    assert given | set(podspec.WRITABLE_FOLDERS) == podrules.VOLUME_NAMES
+    assert {names.PROGRESS_FOLDER, *podspec.WRITABLE_FOLDERS.values()} == podrules.MOUNT_PATHS
     selectors = (podspec.ACCELERATOR, podspec.TOPOLOGY, podspec.SPOT, podspec.FLEX_START, podspec.QUEUED)
     for selector in (*selectors, *podspec.RESERVATION_PARTS.values()):
         assert selector.startswith(podrules.SELECTOR_PREFIXES)
