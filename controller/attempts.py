@@ -171,7 +171,7 @@ def _is_settled(observed: Observed, restart: int, attempt: Attempt) -> bool:
     A later attempt's pod is told after all of these; and where none comes, as after the last attempt, each of these is
     waited for, but not for ever: some may never have been made.
     """
-    if attempt.classification == "Fatal":
+    if attempt.classification == "Fatal" or observed.terminal == "Completed":
         return True
     pods = observed.pods_of(restart)
     if not all(pod.over for pod in pods):

@@ -168,9 +168,10 @@ class _Pass:
         observed = self.observed
         if observed.job_set_schema is None:
             return None
-        if observed.terminal == "Completed":
-            return _End(Reason.COMPLETED, "every process ended with exit code 0")
         self._follow()
+        if observed.terminal == "Completed":
+            self.attempts = judge.settled(observed, self.attempts)
+            return _End(Reason.COMPLETED, "every process ended with exit code 0")
         if observed.job_set is not None and self.attempts.released != observed.job_set_uid:
             self._see_eviction()
             self.attempts = judge.settled(observed, self.attempts)

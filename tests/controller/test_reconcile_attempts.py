@@ -160,6 +160,17 @@ def test_restarts_that_nobody_saw_are_disruptions() -> None:
     assert cluster.attempts["disruptions"] == 3
 
 
+def test_restarts_before_a_success_that_nobody_saw_are_counted() -> None:
+    """The first that a controller sees of a JobSet may be that it completed, after a restart."""
+    cluster = started()
+    cluster.set_job_set(restarts=1, terminalState="Completed")
+    cluster.pods = []
+    cluster.settle()
+    assert cluster.condition("Succeeded") == ("True", "Completed")
+    assert [(one["reason"], one["restart"]) for one in cluster.attempts["last"]] == [("Unknown", 0)]
+    assert cluster.attempts["disruptions"] == 1
+
+
 def test_pods_that_are_not_told_yet_are_waited_for() -> None:
     """The JobSet may be seen to restart before its pods are: half a minute, then it is unknown."""
     cluster = started()

@@ -183,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on  # noqa: N815 (names of the base class)
 
     def _answer(self, answer: http.client.HTTPResponse) -> None:
-        whole = None if answer.getheader("Transfer-Encoding") == "chunked" else answer.read()
+        whole = None if "watch=" in self.path else answer.read()
         if whole is not None:
             self.meddler.after(self.command, self.path)
         self.meddler.wait_heard()

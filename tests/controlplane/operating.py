@@ -140,7 +140,8 @@ class Operating:
 
     def events(self, name: str) -> list[str]:
         found = self.api.list(EVENTS, self.namespace)["items"]
-        return [one["reason"] for one in found if one["regarding"]["name"] == name]
+        ours = (one for one in found if (one["regarding"]["kind"], one["regarding"]["name"]) == (GRPOJOBS.kind, name))
+        return [one["reason"] for one in ours]
 
     def wait(self, holds: Callable[[], Any], what: str, seconds: float = 90) -> Any:
         end = time.monotonic() + seconds
