@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.controlplane.binaries import build_all
+from tests.controlplane.looking import until
 from tests.controlplane.operating import Operating
 from tests.controlplane.world import World
 
@@ -37,6 +38,9 @@ def namespace(world: World) -> Iterator[str]:
     name = f"test-{next(_NUMBERS)}"
     created = world.kubectl("create", "namespace", name)
     assert created.returncode == 0, created.stderr
+    # Pods are refused without it, and its controller may just have lost its API server.
+    account = ("-n", name, "get", "serviceaccount", "default")
+    until(lambda: world.kubectl(*account).returncode == 0, "the namespace's account")
     yield name
     world.kubectl("delete", "namespace", name, "--wait=false")
     world.kubectl("-n", name, "delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false")

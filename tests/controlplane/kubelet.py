@@ -29,6 +29,8 @@ from tests.golang import cache_folder
 
 LOG_BYTES = 4096
 ROOT = Path(__file__).resolve().parents[2]
+CALL_SECONDS, WATCH_SECONDS = 5, 20
+"""An API server that is killed and started again may leave a request without an answer."""
 NOT_PULLED = "missing.test/"
 COMPILED = cache_folder() / "compiled-in-pods"
 IMAGE = {
@@ -92,7 +94,7 @@ class Kubelet:
 
     def _follow(self) -> None:
         mine = f"spec.nodeName={NODE}"
-        listed = self.core.list_pod_for_all_namespaces(field_selector=mine)
+        listed = self.core.list_pod_for_all_namespaces(field_selector=mine, _request_timeout=CALL_SECONDS)
         pods = client.ApiClient().sanitize_for_serialization(listed.items)
         for pod in pods:
             self.see(pod)
@@ -102,6 +104,8 @@ class Kubelet:
             self.core.list_pod_for_all_namespaces,
             field_selector=mine,
             resource_version=listed.metadata.resource_version,
+            timeout_seconds=WATCH_SECONDS,
+            _request_timeout=WATCH_SECONDS + CALL_SECONDS,
         ):
             if event["type"] in ("ADDED", "MODIFIED"):
                 self.see(event["raw_object"])

@@ -60,6 +60,20 @@ def ended(world: World, namespace: str) -> dict[str, Any] | None:
     return status if status.get("terminalState") else None
 
 
+def test_an_api_server_that_was_away_is_told_what_happened(world: World, namespace: str) -> None:
+    """A pod that ends meanwhile is seen to have ended, and what is kept is still there."""
+    pod = job_set("sleep 1; exit 7")["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    pod["containers"][0].pop("env")
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "alone"}, "spec": pod}
+    world.kubectl("-n", namespace, "apply", "-f", "-", stdin=yaml.safe_dump(body))
+    until(lambda: read(world, namespace, "pod", "alone").get("status", {}).get("phase") == "Running", "the pod")
+    world.stop("kube-apiserver")
+    assert world.kubectl("get", "namespaces", "--request-timeout=2s").returncode != 0
+    time.sleep(1.5)
+    world.start("kube-apiserver")
+    assert until(lambda: terminated(read(world, namespace, "pod", "alone")), "the pod's end")["exitCode"] == 7
+
+
 def test_a_deleted_pod_has_its_grace(world: World, namespace: str) -> None:
     """SIGTERM reaches process 1 of the container, which has time to end; then the pod is gone."""
     command = "trap 'echo asked > /dev/termination-log; sleep 1; exit 3' TERM; while true; do sleep 0.1; done"

@@ -104,7 +104,7 @@ class World:
 
     def _last_words(self) -> str:
         words = (self.folder / "world.log").read_text()[-2000:]
-        if "unshare" in words and "ermitted" in words:
+        if "unshare: " in words:
             return f"it needs root, or user namespaces for ordinary users, which this machine refuses: {words.strip()}"
         return words
 
