@@ -11,11 +11,12 @@ QUEUE = "queue"
 
 
 def give_quota(world: World, namespace: str, cpus: int) -> None:
-    """The ClusterQueue has the namespace's name. Other resources are not counted."""
-    flavor = {"name": "any", "resources": [{"name": "cpu", "nominalQuota": cpus}]}
+    """The ClusterQueue has the namespace's name. Memory is plenty, other resources are not counted."""
+    resources = [{"name": "cpu", "nominalQuota": cpus}, {"name": "memory", "nominalQuota": "1Ti"}]
+    flavor = {"name": "any", "resources": resources}
     spec: dict[str, Any] = {
         "namespaceSelector": {},
-        "resourceGroups": [{"coveredResources": ["cpu"], "flavors": [flavor]}],
+        "resourceGroups": [{"coveredResources": ["cpu", "memory"], "flavors": [flavor]}],
     }
     documents = [
         {"apiVersion": API_VERSION, "kind": "ResourceFlavor", "metadata": {"name": "any"}},
