@@ -90,7 +90,9 @@ class Cluster:
         schema = self._definition.schema()
         if schema is not None and not self._watching.job_sets.has_synced:
             raise ApiError(0, "NotSynced", "JobSets are not known yet")
-        if not is_finished(status):
+        if is_finished(status):
+            self._watching.forget(key)  # nothing is judged any more
+        else:
             self._prepare(job["metadata"]["namespace"])
         job_set, taken = self._job_set(key, uid, status)
         frozen = self._frozen(key, job, status, job_set)
