@@ -3,6 +3,7 @@
 import ssl
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from controller.https.certificates import (
     server_context,
     why_renew,
 )
+from controller.https.sources import MountedSource
 
 NAMES = ("grpo-operator.grpo-system.svc", "127.0.0.1")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -80,3 +82,16 @@ def test_what_does_not_serve_is_renewed() -> None:
     assert why_renew(certificate, NAMES, NOW - timedelta(days=1)) == "it is not valid yet"
     assert why_renew(Certificate(b"", b"", b""), NAMES, NOW) == "there is none"
     assert str(why_renew(replace(certificate, chain=b"junk"), NAMES, NOW)).startswith("it cannot be read")
+
+
+def test_files_that_others_renew_are_served(tmp_path: Path) -> None:
+    """As cert-manager's Secret is mounted: none at first, then what is there, then what has replaced it."""
+    source = MountedSource(tmp_path)
+    with pytest.raises(OSError, match=r"tls\.crt"):
+        source.current()
+    for certificate in (issue(NAMES, NOW), issue(NAMES, NOW)):
+        for name, content in (("tls.crt", certificate.chain), ("tls.key", certificate.key)):
+            (tmp_path / name).write_bytes(content)
+        assert source.current() == replace(certificate, authorities=b"")
+    (tmp_path / "ca.crt").write_bytes(certificate.authorities)
+    assert source.current() == certificate

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,10 +15,10 @@ import pytest
 from controller.https.certificates import LIFETIME, Certificate, issue
 from controller.https.sources import SECRETS, SecretSource
 from controller.runtime.client import Api
-from controller.webhook.registration import CONFIGURATIONS, trust
-from tests.controlplane.admission import Client, Json, Webhook, install_crd, job_of
+from controller.webhook.registration import CONFIGURATIONS, PATH, configuration, trust
+from tests.controlplane.admission import ROOT, Client, Json, Webhook, install_crd, job_of
 from tests.controlplane.looking import until
-from tests.controlplane.world import World
+from tests.controlplane.world import NODE_ADDRESS, World
 
 PORTS = (9641, 9642)
 BROKEN: Json = {"rollout": {"batchSize": 100}, "lifecycle": {"startupDeadlineSeconds": 20, "activeDeadlineSeconds": 10}}
@@ -180,3 +182,50 @@ def test_without_the_webhook_jobs_are_stored(webhook: Webhook, judged: str, raw:
     until(lambda: raw.create(judged, job_of("job", **BROKEN), "?dryRun=All").status == 201, "a job", 15)
     webhook.register(PORTS[0])
     webhook.judges(judged)
+
+
+OPERATOR_PORT = 9743
+
+
+@pytest.fixture
+def operator(world: World, namespace: str) -> Iterator[str]:
+    """The operator's process as in a cluster: what is installed beside it leads to its webhook by a Service."""
+    install_crd(world)
+    for body in beside_the_operator(namespace):
+        applied = world.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+        assert applied.returncode == 0, applied.stderr
+    flags = ["--no-leader-election", "--metrics=none", "--progress=none", f"--webhook={NODE_ADDRESS}:{OPERATOR_PORT}"]
+    flags += [f"--namespace={namespace}", f"--own-namespace={namespace}", f"--webhook-configuration={namespace}"]
+    program = [sys.executable, "-m", "controller.operator", f"--kubeconfig={world.folder / 'kubeconfig.inside'}"]
+    with (world.folder / f"operator-{namespace}.log").open("wb") as log:
+        process = subprocess.Popen(world.inside(*program, *flags), cwd=ROOT, stdout=log, stderr=log)
+    yield namespace
+    process.terminate()
+    process.wait(30)
+    world.kubectl("delete", "validatingwebhookconfiguration", namespace)
+
+
+def beside_the_operator(namespace: str) -> Iterator[Json]:
+    """The webhook's configuration, and a Service that leads to the node, where the process is."""
+    known = configuration(namespace, {"service": {"name": "grpo-operator", "namespace": namespace, "path": PATH}})
+    here = {"kubernetes.io/metadata.name": namespace}
+    known["webhooks"][0]["namespaceSelector"] = {"matchLabels": here}
+    meta = {"name": "grpo-operator", "namespace": namespace, "labels": {"kubernetes.io/service-name": "grpo-operator"}}
+    ports = [{"name": "https", "port": 443, "targetPort": OPERATOR_PORT}]
+    yield known
+    yield {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": ports}}
+    yield {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": meta,
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [NODE_ADDRESS]}],
+        "ports": [{"name": "https", "port": OPERATOR_PORT}],
+    }
+
+
+def test_the_operator_serves_its_webhook_behind_a_service(operator: str, raw: Client) -> None:
+    """The certificate holds for the Service's name, and the API server, told whom to trust, asks through it."""
+    until(lambda: raw.create(operator, job_of("job", **BROKEN), "?dryRun=All").by_webhook, "a judgement", 90)
+    assert raw.create(operator, job_of("job", **BROKEN)).causes == (BATCH, DEADLINE)
+    assert raw.create(operator, job_of("job", suspend=True)).status == 201
