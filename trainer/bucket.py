@@ -6,15 +6,17 @@ Credentials are found as Google's client finds them. It refuses to know what an 
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from etils import epath
+from etils.epath import backend, stat_utils
 
 SCHEME = "gs://"
 TRY_SECONDS = 20.0
@@ -47,8 +49,30 @@ def is_uri(text: str) -> bool:
     return text.startswith(SCHEME)
 
 
+@cache
+def _look_at_no_owners() -> None:
+    """The path's `stat` asks for the name of a file's owner, and fails where there is none.
+
+    The user id of a pod, or of a disk, often is not in the image's /etc/passwd. Nobody needs the names.
+    """
+
+    def look(path: str | os.PathLike[str]) -> stat_utils.StatResult:
+        found = os.stat(path)  # noqa: PTH116 - what epath itself calls
+        return stat_utils.StatResult(
+            is_directory=stat.S_ISDIR(found.st_mode),
+            length=found.st_size,
+            mtime=int(found.st_mtime),
+            owner=None,
+            group=None,
+            mode=found.st_mode,
+        )
+
+    backend.os_backend.stat = look
+
+
 def path(uri: str) -> epath.Path:
     """A path as Orbax takes it, local or gs://; what lies in a bucket is asked for anew each time."""
+    _look_at_no_owners()
     if is_uri(uri):
         import fsspec
 

@@ -59,6 +59,19 @@ def test_a_checkpoint_gives_back_every_bit_and_its_place(tmp_path: Path, mesh_of
         assert np.array_equal(one, other)
 
 
+def test_a_user_without_a_name_writes_checkpoints(tmp_path: Path, mesh_of, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pod the user id is often not in the image's /etc/passwd."""
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("grp.getgrgid", unknown)
+    saved(tmp_path, mesh_of(1, 4, 2), 1, 2)
+    assert steps_in(tmp_path) == ["1", "2"]
+    assert Checkpoints(str(tmp_path), keep=9).restore_newest(state_of(mesh_of(1, 4, 2), 1)) is not None
+
+
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, mesh_of) -> None:
     """Buffers that are given away and written over right after `save` are on the disk as they were."""
     mesh = mesh_of(1, 8, 1)
