@@ -69,7 +69,7 @@ def make_optimizer(config: OptimizerConfig, updates: int) -> Optimizer:
         "lion": lambda: optax.lion(rate, weight_decay=decay, mask=mask),
         "sgd": lambda: optax.chain(optax.add_decayed_weights(decay, mask=mask), optax.sgd(rate)),
     }
-    clip = optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm)
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return Optimizer(optax.chain(clip, rules[config.name]()), rate)
 
 

@@ -57,7 +57,7 @@ def test_json_there_and_back_is_the_identity(
     """A RunConfig read from its own JSON is equal to it, and writes the same bytes."""
     run = resolved(
         seed=seed,
-        optimizer={"learning_rate": rate, "clip_norm": None},
+        optimizer={"learning_rate": rate, "clip_norm": 0.0},
         data={"system_prompt": prompt},
         rewards=[{"python": "a.b:c", "args": args, "weight": weight}],
         rollout={"batch_size": 120 if rounds else 128, "padding": "RoundUp"},

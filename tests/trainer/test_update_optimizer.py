@@ -69,7 +69,7 @@ def first_changes(gradient: float, **config: Any) -> tuple[float, float]:
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_the_first_update_of_each_rule(name: str, step: float, decay: float) -> None:
     """Adam and Lion go by the gradient's sign, SGD by its size; decay pulls at matrices, not at norms and biases."""
-    matrix, vector = first_changes(3.0, name=name, weight_decay=decay, clip_norm=None)
+    matrix, vector = first_changes(3.0, name=name, weight_decay=decay, clip_norm=0.0)
     assert matrix == pytest.approx(-RATE * (step + decay * 2.0), rel=1e-5)
     assert vector == pytest.approx(-RATE * step, rel=1e-5)
 

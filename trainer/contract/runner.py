@@ -164,9 +164,7 @@ class OptimizerConfig(Section):
         0, description="updates over which the rate rises; the first is above 0"
     )
     weight_decay: NonNegative = Field(0.0, description="decoupled; spares norms and biases")
-    clip_norm: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = Field(
-        1.0, description="longest gradient, as a global norm; null = not clipped"
-    )
+    clip_norm: NonNegative = Field(1.0, description="longest gradient, as a global norm; 0 = not clipped")
 
 
 class RewardConfig(Section):
