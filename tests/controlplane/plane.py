@@ -59,6 +59,7 @@ CONTROLLER_MANAGER = (
     "--kube-api-qps=200",  # its default makes 11 pods a second
     "--kube-api-burst=400",
 )
+ROOT = Path(__file__).resolve().parents[2]
 SCHEDULER = ("--kubeconfig=kubeconfig.inside", "--leader-elect=false", "--secure-port=0")
 
 
@@ -88,7 +89,7 @@ class Plane:
         self.start("kubelet")
 
     def start(self, name: str) -> None:
-        environ = {**os.environ, "KUBECONFIG": str(self._folder / "kubeconfig.inside")}
+        environ = {**os.environ, "KUBECONFIG": str(self._folder / "kubeconfig.inside"), "PYTHONPATH": str(ROOT)}
         with (self._folder / f"{name}.log").open("a") as log:
             self._processes[name] = subprocess.Popen(
                 self._commands[name], cwd=self._folder, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log

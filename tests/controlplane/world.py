@@ -21,6 +21,7 @@ from tests.controlplane.binaries import program
 ADMIN_TOKEN = "admin-of-the-tests"
 NODE_ADDRESS = "10.244.0.1"
 """Where programs inside, pods among them, reach the API server (443) and one another."""
+ROOT = Path(__file__).resolve().parents[2]
 NEEDED = ("setpriv", "unshare", "nsenter", "ip", "mount")
 
 
@@ -39,6 +40,7 @@ class World:
             self.server = f"https://127.0.0.1:{door.getsockname()[1]}"
             self._process = subprocess.Popen(
                 [*_unshare(), sys.executable, "-m", "tests.controlplane.plane", str(folder), str(door.fileno())],
+                cwd=ROOT,
                 pass_fds=[door.fileno()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
