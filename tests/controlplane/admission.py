@@ -90,7 +90,7 @@ def install_crd(world: World, with_rules: bool = True) -> None:
     """As it is committed, or without its CEL rules."""
     definition = yaml.safe_load((ROOT / "crds" / "grpojobs.yaml").read_text())
     stdin = json.dumps(definition if with_rules else without_rules(definition))
-    applied = world.kubectl("apply", "--server-side", "-f", "-", stdin=stdin)
+    applied = world.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=stdin)
     assert applied.returncode == 0, applied.stderr
     client, doubtful = Client(world), job_of("probe", tpu={"accelerator": "a", "topology": "b"})
     expected = 422 if with_rules else 201
