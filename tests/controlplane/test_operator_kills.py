@@ -117,7 +117,7 @@ def test_deaths_at_every_write(
             assert (attempts["restarts"] + attempts["disruptions"], attempts.get("jobSetUid")) == (1, job_set), last
             assert set(operating.events(name)) <= history.reasons
             assert history.ends == ["Succeeded"]
-    assert mortal.stop() == 0
+    assert mortal.stop() in (0, -signal.SIGTERM)  # the last one may have been asked before it had begun
     meddler.end()
     for name in jobs:
         assert operating.job_set(name) is None or operating.job_set(name)["metadata"].get("deletionTimestamp")
