@@ -5,24 +5,23 @@ tells each attempt's end, host by host (`scripted`).
 """
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from controller.crd import definition
 from controller.operator.options import Options
 from controller.operator.parts import Operator
-from controller.resources import CONFIG_MAPS, DEFINITIONS, GRPOJOBS, JOB_SETS, PODS
+from controller.resources import CONFIG_MAPS, GRPOJOBS, JOB_SETS, PODS
 from controller.runtime.client import Api, ApiError, Resource
 from controller.settings import TRAINER_IMAGE
+from tests.controlplane.admission import install_crd
+from tests.controlplane.looking import until
 from tests.controlplane.world import World
 
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 SCRIPT = Path(__file__).with_name("scripted.py")
 Body = dict[str, Any]
-_INSTALLED = threading.Lock()
 
 
 def options(world: World, namespace: str, **changes: Any) -> Options:
@@ -60,7 +59,7 @@ class Operating:
         self.world, self.namespace = world, namespace
         self.api = Api.connect(str(world.kubeconfig), "tests")
         self._operator: Operator | None = None
-        install_definition(self.api)
+        install_crd(world)
         body = {"metadata": {"name": "script"}, "data": {"trainer.py": SCRIPT.read_text()}}
         self.api.create(CONFIG_MAPS, body, namespace)
 
@@ -144,11 +143,7 @@ class Operating:
         return [one["reason"] for one in ours]
 
     def wait(self, holds: Callable[[], Any], what: str, seconds: float = 90) -> Any:
-        end = time.monotonic() + seconds
-        while not (found := holds()):
-            assert time.monotonic() < end, f"{what} did not come about in {seconds:.0f} s"
-            time.sleep(0.1)
-        return found
+        return until(holds, what, seconds)
 
     def wait_phase(self, name: str, *phases: str, seconds: float = 90) -> Body:
         """The status once its phase is one of these."""
@@ -174,18 +169,3 @@ def listen(api: Api, heard: list[tuple[str, str]]) -> None:
         return plain(method, path, *given, **named)
 
     api.request = request  # type: ignore[method-assign]
-
-
-def install_definition(api: Api) -> None:
-    """GRPOJob, once a session."""
-    with _INSTALLED:
-        body = definition()
-        api.apply(DEFINITIONS, body, manager="tests", force=True)
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            found = api.get(DEFINITIONS, body["metadata"]["name"])
-            conditions = found.get("status", {}).get("conditions") or ()
-            if any(one["type"] == "Established" and one["status"] == "True" for one in conditions):
-                return
-            time.sleep(0.05)
-        raise AssertionError("the definition was not established in 30 s")
