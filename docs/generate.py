@@ -13,8 +13,8 @@ from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
 from controller import crd
-from controller.conditions import Reason
 from controller.grpojob import ClusterSpec
+from controller.lifecycle.conditions import Reason
 from controller.statustypes import GRPOJobStatus
 from trainer.contract.documents import dump_document
 from trainer.contract.rules import RULES
@@ -206,7 +206,7 @@ def metrics_page() -> str:
 
 
 TROUBLESHOOTING_INTRODUCTION = (
-    "Generated from `controller/conditions.py` by `make generate`. A condition of a GRPOJob, an attempt in",
+    "Generated from `controller/lifecycle/conditions.py` by `make generate`. A condition of a GRPOJob, an attempt in",
     "`status.attempts.last` and an event carry one of these reasons:",
     "",
     "```",

@@ -5,22 +5,20 @@ are those of their Services.
 """
 
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from controller.cluster.watching import Watching
 from controller.https.door import Door
 from controller.https.server import Service
 from controller.https.sources import MountedSource, SecretSource, Source
-from controller.observed import Report
 from controller.operator.options import Options, Place
 from controller.progress import endpoint
 from controller.progress.callers import TOKEN_REVIEWS, Callers
 from controller.progress.reaching import Lead, Trust
 from controller.progress.reports import Reports
 from controller.runtime.client import Api, ApiError
-from controller.watching import Watching
 from controller.webhook.admission import Admission
 from controller.webhook.registration import trust
 
@@ -85,25 +83,6 @@ class Doors:
             Lead(self._api, *place).take()
         except ApiError as error:
             log.warning("reports do not reach this replica: %s", error)
-
-    def latest(self, uid: str) -> Report | None:
-        """The newest report of a job, as decisions read it."""
-        told = self._reports.latest(uid)
-        if told is None:
-            return None
-        return Report(
-            step=told.step,
-            total_steps=told.total_steps,
-            reward_mean=told.reward_mean,
-            tokens_per_second_per_chip=told.tokens_per_second_per_chip,
-            eta_seconds=told.eta_seconds,
-            checkpoint_step=told.checkpoint_step,
-            job_set_uid=told.job_set_uid,
-            restart=told.restart,
-            age_seconds=told.age_seconds(time.monotonic()),
-            silent_seconds=told.silent_seconds,
-            patience_seconds=told.patience_seconds,
-        )
 
     def _source(self) -> Source:
         options = self._options

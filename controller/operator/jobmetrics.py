@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controller.reconcile import is_finished, read_status
+from controller.lifecycle.reconcile import is_finished, read_status
 from controller.runtime.store import Store
 from controller.statustypes import Attempt, GRPOJobStatus
 

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller import __version__, names
-from controller.cluster import Cluster
-from controller.installed import kueue_workloads
+from controller.cluster.apply import Cluster
+from controller.cluster.installed import kueue_workloads
+from controller.cluster.resources import workloads
+from controller.cluster.watching import Watching
 from controller.operator.doors import Doors, progress_url
 from controller.operator.jobmetrics import JobMetrics
 from controller.operator.options import Options
 from controller.progress.reports import Reports
-from controller.resources import workloads
 from controller.runtime.client import Api, ApiError
 from controller.runtime.election import LeaseElection
 from controller.runtime.events import EventRecorder
@@ -25,7 +26,6 @@ from controller.runtime.queue import WorkQueue
 from controller.runtime.serving import Serving
 from controller.runtime.workers import Workers
 from controller.settings import Settings
-from controller.watching import Watching
 
 CONTROLLER = "grpojob"
 REPORTER = f"{names.API_GROUP}/operator"
@@ -53,7 +53,7 @@ class Operator:
             self._watching,
             Settings(image=options.image, progress_url=progress_url(options)),
             self._recorder,
-            reports=self.doors.latest,
+            reports=reports.latest,
             prepare=self.doors.prepare,
             told=JobMetrics(self._metrics.registry, self._watching.jobs).told,
         )

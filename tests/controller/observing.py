@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from controller.decision import Decision
-from controller.observed import Observed, Pod, Report, format_time
-from controller.reconcile import reconcile
+from controller.lifecycle.decision import Decision
+from controller.lifecycle.observed import Observed, Pod, Report, format_time
+from controller.lifecycle.reconcile import reconcile
 from controller.settings import Settings
 from trainer.contract.exits import Cause, ExitCode
 

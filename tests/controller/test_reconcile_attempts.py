@@ -5,9 +5,9 @@ from itertools import permutations
 
 import pytest
 
-from controller.attempts import RANKS, reason_of
-from controller.conditions import Reason
-from controller.observed import Pod
+from controller.lifecycle.attempts import RANKS, reason_of
+from controller.lifecycle.conditions import Reason
+from controller.lifecycle.observed import Pod
 from tests.controller.observing import Cluster, cause, ended, job_of, pod, started
 from trainer.contract.exits import FATAL
 

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.attempts import reason_of
-from controller.reconcile import reconcile
+from controller.lifecycle.attempts import reason_of
+from controller.lifecycle.reconcile import reconcile
 from tests.controller.observing import SETTINGS, ended, pod, started
 
 SCALE = int(os.environ.get("GRPO_TEST_SCALE") or 1)

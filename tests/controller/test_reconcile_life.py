@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from controller.conditions import TYPES
-from controller.reconcile import reconcile
+from controller.lifecycle.conditions import TYPES
+from controller.lifecycle.reconcile import reconcile
 from controller.settings import Settings
 from tests.controller.observing import SETTINGS, START, UID, Cluster, job_of, pod, started
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from controller.observed import Report
+from controller.lifecycle.observed import Report
 from tests.controller.observing import Cluster, ended, started
 
 REPORT = Report(

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from controller.cluster.watching import Watching
 from controller.statustypes import AttemptsStatus
-from controller.watching import Watching
 
 KEY = "team/demo"
 

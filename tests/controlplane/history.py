@@ -4,7 +4,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from controller.resources import GRPOJOBS, JOB_SETS
+from controller.cluster.resources import GRPOJOBS, JOB_SETS
 from controller.runtime.reflector import Reflector
 from controller.runtime.store import Store
 from tests.controlplane.operating import Operating

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from controller.cluster.resources import CONFIG_MAPS, GRPOJOBS, JOB_SETS, PODS
 from controller.operator.options import Options
 from controller.operator.parts import Operator
-from controller.resources import CONFIG_MAPS, GRPOJOBS, JOB_SETS, PODS
 from controller.runtime.client import Api, ApiError, Resource
 from controller.settings import TRAINER_IMAGE
 from tests.controlplane.admission import install_crd

@@ -2,7 +2,7 @@
 
 import os
 
-from controller.resources import JOB_SETS
+from controller.cluster.resources import JOB_SETS
 from tests.controlplane.operating import Operating
 
 SCALE = int(os.environ.get("GRPO_TEST_SCALE") or 1)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from controller.resources import CONFIG_MAPS, GRPOJOBS, JOB_SETS
+from controller.cluster.resources import CONFIG_MAPS, GRPOJOBS, JOB_SETS
 from controller.runtime.client import ApiError
 from tests.controlplane.operating import Operating
 

@@ -7,8 +7,8 @@ its cause is written), and the ledger with it. It refuses to know who restarts: 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from controller.conditions import BY_WORD, Reason, shortened
-from controller.observed import Observed, Pod, conditions_of, format_time, parse_time
+from controller.lifecycle.conditions import BY_WORD, Reason, shortened
+from controller.lifecycle.observed import Observed, Pod, conditions_of, format_time, parse_time
 from controller.statustypes import Attempt, AttemptClass, AttemptsStatus
 from trainer.contract.exits import FATAL, Cause, ExitCode
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from controller.attempts import explained
-from controller.conditions import BY_WORD, Reason
-from controller.observed import Body
+from controller.lifecycle.attempts import explained
+from controller.lifecycle.conditions import BY_WORD, Reason
+from controller.lifecycle.observed import Body
 from controller.statustypes import Condition, GRPOJobStatus
 
 Told = Literal["Normal", "Warning"]

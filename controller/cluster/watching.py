@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from controller import names, trimmed
-from controller.observed import Body, Pod, controller_uid
-from controller.resources import CONFIG_MAPS, GRPOJOBS, JOB_SETS, PODS
+from controller import names
+from controller.cluster import trimmed
+from controller.cluster.resources import CONFIG_MAPS, GRPOJOBS, JOB_SETS, PODS
+from controller.lifecycle.observed import Body, Pod, controller_uid
 from controller.runtime.client import Api, Resource
 from controller.runtime.reflector import Reflector
 from controller.runtime.store import Store, key_of

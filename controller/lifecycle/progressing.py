@@ -6,9 +6,9 @@ A report that does not come restarts nothing; only one that says that nothing mo
 
 from typing import Any, NamedTuple
 
-from controller.conditions import Observation, Reason
 from controller.grpojob import GRPOJob
-from controller.observed import Observed, Report, format_time
+from controller.lifecycle.conditions import Observation, Reason
+from controller.lifecycle.observed import Observed, Report, format_time
 from controller.statustypes import CheckpointStatus, GRPOJobStatus, ProgressStatus
 
 SILENCE_SECONDS = 120.0

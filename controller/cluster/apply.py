@@ -13,18 +13,18 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from controller import names
-from controller.decision import Decision, Delete, Told
-from controller.frozen import config_name_in
-from controller.installed import JobSetDefinition
-from controller.observed import Body, Observed, Pod, Report, controller_uid
-from controller.reconcile import is_finished, read_status, reconcile
-from controller.resources import CONFIG_MAPS, EVENTS, GRPOJOBS, JOB_SETS
+from controller.cluster.installed import JobSetDefinition
+from controller.cluster.resources import CONFIG_MAPS, EVENTS, GRPOJOBS, JOB_SETS
+from controller.cluster.watching import Watching
+from controller.lifecycle.decision import Decision, Delete, Told
+from controller.lifecycle.frozen import config_name_in
+from controller.lifecycle.observed import Body, Observed, Pod, Report, controller_uid
+from controller.lifecycle.reconcile import is_finished, read_status, reconcile
+from controller.lifecycle.waiting import wait_notes
 from controller.runtime.client import Api, ApiError
 from controller.runtime.workers import Result
 from controller.settings import Settings
 from controller.statustypes import GRPOJobStatus
-from controller.waiting import wait_notes
-from controller.watching import Watching
 
 MANAGER = "grpo-operator"
 NOTES_SECONDS = 30.0

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from controller import trimmed
-from controller.resources import DEFINITIONS, JOB_SETS, workloads
+from controller.cluster import trimmed
+from controller.cluster.resources import DEFINITIONS, JOB_SETS, workloads
 from controller.runtime.client import Api, ApiError, Resource
 
 PRESENT_SECONDS = 300.0

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from controller import attempts as judge
-from controller import frozen, waiting
-from controller.conditions import TYPES, Observation, Reason, condition, holds, lay_over, phase_of
-from controller.deadlines import active_left, back_off_left, kept_left, startup_left
-from controller.decision import Decision, Delete, delete_job_set, events_between
 from controller.grpojob import GRPOJob, read_job
-from controller.observed import Body, Observed, format_time, is_going
-from controller.progressing import checkpointed, observe_progress, progressed, stalled
+from controller.lifecycle import attempts as judge
+from controller.lifecycle import frozen, waiting
+from controller.lifecycle.conditions import TYPES, Observation, Reason, condition, holds, lay_over, phase_of
+from controller.lifecycle.deadlines import active_left, back_off_left, kept_left, startup_left
+from controller.lifecycle.decision import Decision, Delete, delete_job_set, events_between
+from controller.lifecycle.observed import Body, Observed, format_time, is_going
+from controller.lifecycle.progressing import checkpointed, observe_progress, progressed, stalled
 from controller.render import Manifests
 from controller.resolve import Resolved, machine_in_short, resolve
 from controller.settings import Settings

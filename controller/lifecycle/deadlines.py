@@ -3,11 +3,11 @@
 In: what was observed and the ledger. Out: seconds that are left, at most 0 where the time is over, None without limit.
 """
 
-from controller.conditions import Reason
 from controller.grpojob import LifecycleSpec
-from controller.observed import Observed, conditions_of, is_going, parse_time
+from controller.lifecycle.conditions import Reason
+from controller.lifecycle.observed import Observed, conditions_of, is_going, parse_time
+from controller.lifecycle.waiting import running
 from controller.statustypes import AttemptsStatus, GRPOJobStatus
-from controller.waiting import running
 
 FIRST_BACK_OFF, LONGEST_BACK_OFF = 30.0, 600.0
 

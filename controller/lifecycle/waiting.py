@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from controller import names
-from controller.conditions import Observation, Reason
-from controller.observed import Observed, Pod, conditions_of
+from controller.lifecycle.conditions import Observation, Reason
+from controller.lifecycle.observed import Observed, Pod, conditions_of
 
 QUEUE_CONDITIONS = ("Evicted", "QuotaReserved", "Admitted")
 LONGEST_LINE = 1024
