@@ -70,10 +70,11 @@ def render(
     values = _job_set_values(resolved, settings, metadata, run_id)
 
     # The JobSet names the ConfigMap that holds it and is named by its content: so the content is hashed without a name.
-    unnamed = _fill("jobset.yaml.j2", **values, **podspec.pod_values(resolved, settings, run_id, config_map=""))
-    config_map = f"{resolved.job.metadata.name}-run-{_content_hash(resolved.run.to_json(), unnamed)}"
-    job_set = _fill("jobset.yaml.j2", **values, **podspec.pod_values(resolved, settings, run_id, config_map))
-    data = {names.RUN_CONFIG_KEY: resolved.run.to_json(), JOB_SET_KEY: _as_json(job_set)}
+    job_set = _fill("jobset.yaml.j2", **values, **podspec.pod_values(resolved, settings, run_id, config_map=""))
+    run_config = resolved.run.to_json()
+    config_map = f"{resolved.job.metadata.name}-run-{_content_hash(run_config, job_set)}"
+    _mount(job_set, config_map)
+    data = {names.RUN_CONFIG_KEY: run_config, JOB_SET_KEY: json.dumps(job_set, indent=2) + "\n"}
     frozen = _fill(
         "configmap.yaml.j2",
         config_map=config_map,
@@ -145,12 +146,15 @@ def _annotations(resolved: Resolved) -> dict[str, str]:
     return annotations
 
 
+def _mount(job_set: dict[str, Any], config_map: str) -> None:
+    for replicated in job_set["spec"]["replicatedJobs"]:
+        for volume in replicated["template"]["spec"]["template"]["spec"]["volumes"]:
+            if volume["name"] == podspec.RUN_CONFIG_VOLUME:
+                volume["configMap"]["name"] = config_map
+
+
 def _content_hash(run_config: str, job_set: Mapping[str, Any]) -> str:
-    return hashlib.sha256((run_config + _as_json(job_set)).encode()).hexdigest()[:8]
-
-
-def _as_json(data: object) -> str:
-    return json.dumps(data, indent=2) + "\n"
+    return hashlib.sha256((run_config + json.dumps(job_set)).encode()).hexdigest()[:8]
 
 
 def _fill(template: str, **values: Any) -> dict[str, Any]:
