@@ -5,7 +5,7 @@ In: changes that reflectors bring. Out: keys of jobs, and each job's objects. It
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from controller import names
@@ -40,22 +40,38 @@ def _by_owner(body: Json) -> Iterator[str]:
 
 class Watching:
     """Stores of all that belongs to jobs. `changed(key)` is called for every job that a change may concern, `gone(uid)`
-    for one that is deleted.
+    for one that is deleted. Without `namespaces` the whole cluster is watched.
     """
 
-    def __init__(self, changed: Callable[[str], None], gone: Callable[[str], None] = lambda uid: None) -> None:
-        self._changed, self._job_gone = changed, gone
-        self.jobs = Store({})
-        self.job_sets = Store({})
-        self.pods = Store({BY_JOB: _by_job})
-        self.config_maps = Store({BY_OWNER: _by_owner})
-        self.workloads = Store({BY_OWNER: _by_owner})
+    def __init__(
+        self,
+        changed: Callable[[str], None],
+        gone: Callable[[str], None] = lambda uid: None,
+        namespaces: Sequence[str] = (),
+    ) -> None:
+        self._changed, self._job_gone, self._namespaces = changed, gone, namespaces
+        self.jobs = Store({}, namespaces)
+        self.job_sets = Store({}, namespaces)
+        self.pods = Store({BY_JOB: _by_job}, namespaces)
+        self.config_maps = Store({BY_OWNER: _by_owner}, namespaces)
+        self.workloads = Store({BY_OWNER: _by_owner}, namespaces)
         self._lock = threading.Lock()
         self._gone: dict[str, dict[str, Pod]] = defaultdict(dict)
         self._void: dict[str, set[str]] = defaultdict(set)
 
-    def reflectors(self, api: Api, namespace: str | None = None) -> list[Reflector]:
-        """One for each kind that every cluster with JobSet has; not started."""
+    def reflectors(self, api: Api) -> list[Reflector]:
+        """One for each kind that every cluster with JobSet has, and each namespace; not started."""
+        return [reflector for namespace in self._namespaces or (None,) for reflector in self._ours(api, namespace)]
+
+    def workload_reflectors(self, api: Api, resource: Resource) -> list[Reflector]:
+        """For clusters with Kueue."""
+        found, see = self.workloads, self._see_workload
+        return [
+            Reflector(api, resource, found, see, namespace, transform=trimmed.workload)
+            for namespace in self._namespaces or (None,)
+        ]
+
+    def _ours(self, api: Api, namespace: str | None) -> list[Reflector]:
         labels, maps = names.LABEL_JOB, trimmed.config_map
         job_sets = Reflector(
             api,
@@ -72,10 +88,6 @@ class Watching:
             Reflector(api, PODS, self.pods, self._see_pod, namespace, labels, transform=trimmed.pod),
             Reflector(api, CONFIG_MAPS, self.config_maps, self._see_labelled, namespace, OURS, transform=maps),
         ]
-
-    def workload_reflector(self, api: Api, resource: Resource, namespace: str | None = None) -> Reflector:
-        """For clusters with Kueue."""
-        return Reflector(api, resource, self.workloads, self._see_workload, namespace, transform=trimmed.workload)
 
     @property
     def stores(self) -> tuple[Store, ...]:

@@ -25,7 +25,7 @@ class Options:
     """One field a flag; a place that is None is not served."""
 
     kubeconfig: str | None
-    namespace: str | None
+    namespaces: tuple[str, ...]
     own_namespace: str
     image: str
     workers: int
@@ -88,7 +88,13 @@ def _identity() -> str:
 
 _FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--kubeconfig", {"help": "By default $KUBECONFIG, the pod's service account, ~/.kube/config."}),
-    ("--namespace", {"help": "Look after the jobs of this namespace alone.  [default: all]"}),
+    (
+        "--namespace",
+        {
+            "multiple": True,
+            "help": "Look after the jobs of this namespace; may be given again.  [default: all namespaces]",
+        },
+    ),
     ("--own-namespace", {"default": _own_namespace, "help": "Where lease and certificate are kept."}),
     ("--image", {"default": TRAINER_IMAGE, "help": "Trainer image of jobs that name none."}),
     ("--workers", {"default": 4, "type": click.IntRange(1, 64), "help": "Jobs looked at at once."}),
@@ -127,7 +133,7 @@ def command(run: Callable[[Options], None]) -> click.Command:
     """`grpo-operator`, which calls `run` with its options."""
 
     def call(**given: Any) -> None:
-        run(Options(**given))
+        run(Options(namespaces=given.pop("namespace"), **given))
 
     made = click.Command(
         "grpo-operator",

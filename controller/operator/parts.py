@@ -44,7 +44,7 @@ class Operator:
         self.api = Api.connect(options.kubeconfig, f"grpo-operator/{__version__}", self._metrics.requested)
         self._queue = self._make_queue()
         reports = Reports(self._queue.add)
-        self._watching = Watching(self._queue.add, reports.forget)
+        self._watching = Watching(self._queue.add, reports.forget, options.namespaces)
         self._leading = threading.Event()
         self.doors = Doors(options, self.api, self._watching, self._leading.is_set, reports)
         self._recorder = EventRecorder(self.api, REPORTER, options.identity, self._metrics.event)
@@ -57,7 +57,7 @@ class Operator:
             prepare=self.doors.prepare,
             told=JobMetrics(self._metrics.registry, self._watching.jobs).told,
         )
-        self._reflectors = self._watching.reflectors(self.api, options.namespace)
+        self._reflectors = self._watching.reflectors(self.api)
         observer = ReconcileMetrics(self._metrics, CONTROLLER)
         self._workers = Workers(self._queue, self._cluster.reconcile, options.workers, observer, self._describe)
         self._election = self._make_election()
@@ -69,7 +69,7 @@ class Operator:
         log.info("grpo-operator %s starts as %s", __version__, self._options.identity)
         if self._serving is not None:
             self._serving.start()
-        self._reflectors.append(self._watching.workload_reflector(self.api, self._workloads(), self._options.namespace))
+        self._reflectors += self._watching.workload_reflectors(self.api, self._workloads())
         for reflector in self._reflectors:
             reflector.start()
         self._recorder.start()

@@ -127,7 +127,7 @@ class Reflector:
     def _replace(self, found: list[Json], version: int | None, *, present: bool) -> None:
         known, was_absent = self._store.has_synced, self._store.absent
         self._store.absent = not present
-        for change in self._store.replace(found, version):
+        for change in self._store.replace(found, version, self._where["namespace"]):
             self._tell(change)
         if was_absent == present or (not present and not known):
             self._on_presence(present)

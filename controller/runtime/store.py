@@ -6,7 +6,7 @@ holds is ignored, so that the answer to one's own write may be put in (`put`) be
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Json = dict[str, Any]
@@ -28,15 +28,19 @@ def version_of(found: Mapping[str, Any]) -> int:
 
 
 class Store:
-    """`indexers` say, per index, which values an object is found under (`by`)."""
+    """`indexers` say, per index, which values an object is found under (`by`).
 
-    def __init__(self, indexers: Mapping[str, Indexer] | None = None) -> None:
+    With `namespaces` each of them is listed by itself; without, one list tells all.
+    """
+
+    def __init__(self, indexers: Mapping[str, Indexer] | None = None, namespaces: Sequence[str] = ()) -> None:
+        self._parts: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._indexers = dict(indexers or {})
         self._lock = threading.Lock()
         self._objects: dict[str, Json] = {}
         self._indexes: dict[str, dict[str, set[str]]] = {name: {} for name in self._indexers}
         self._deleted: OrderedDict[str, int] = OrderedDict()
-        self._listed_at = 0
+        self._listed_at: dict[str | None, int] = {}
         self._synced = threading.Event()
         self.absent = False  # whether the server lacks the kind
 
@@ -60,7 +64,7 @@ class Store:
 
     @property
     def has_synced(self) -> bool:
-        """Whether the first list is in: what is not here by then does not exist."""
+        """Whether the first lists are in: what is not here by then does not exist."""
         return self._synced.is_set()
 
     def wait_synced(self, seconds: float | None = None) -> bool:
@@ -73,7 +77,8 @@ class Store:
         key, version = key_of(found), version_of(found)
         with self._lock:
             known = key in self._objects
-            if 0 < version <= (self._newest(key) if known else max(self._newest(key), self._listed_at)):
+            listed_at = 0 if known else self._listed_at.get(self._part(found["metadata"].get("namespace")), 0)
+            if 0 < version <= max(self._newest(key), listed_at):
                 return None
             return self._set(key, found)
 
@@ -87,16 +92,19 @@ class Store:
             self._remember_deletion(key, version)
             return None if old is None else self._unset(key, found)
 
-    def replace(self, listed: Iterable[Json], version: int | None) -> list[Change]:
+    def replace(self, listed: Iterable[Json], version: int | None, namespace: str | None = None) -> list[Change]:
         """Take over a list that the server made at `version`; what is newer here than that stays.
+
+        `namespace` is that of the list, where each is listed by itself: others keep what they have.
 
         `version` None: the server lacks the kind, and all is gone. A version below that of an earlier list: the server
         was restored from a backup, and only what it lists now is true.
         """
         found = {key_of(one): one for one in listed}
         with self._lock:
-            anew = version is None or version < self._listed_at
-            self._listed_at = version or 0
+            part = self._part(namespace)
+            anew = version is None or version < self._listed_at.get(part, 0)
+            self._listed_at[part] = version or 0
             if anew:
                 self._deleted.clear()
             changes = [
@@ -104,13 +112,20 @@ class Store:
                 for key, one in found.items()
                 if (anew and one != self._objects.get(key)) or not 0 < version_of(one) <= self._newest(key)
             ]
-            for key in [key for key in self._objects if key not in found]:
+            for key in [key for key in self._objects if key not in found and self._part_of(key) == part]:
                 last = self._objects[key]
-                if anew or version_of(last) <= self._listed_at:
-                    self._remember_deletion(key, self._listed_at)
+                if anew or version_of(last) <= self._listed_at[part]:
+                    self._remember_deletion(key, self._listed_at[part])
                     changes.append(self._unset(key, last))
-        self._synced.set()
+            if self._listed_at.keys() >= set(self._parts):
+                self._synced.set()
         return changes
+
+    def _part(self, namespace: str | None) -> str | None:
+        return namespace if len(self._parts) > 1 else self._parts[0]
+
+    def _part_of(self, key: str) -> str | None:
+        return self._part(key.rpartition("/")[0] or None)
 
     def _newest(self, key: str) -> int:
         old = self._objects.get(key)

@@ -52,6 +52,22 @@ def test_a_store_does_not_go_back_in_time() -> None:
     assert store.put(newer) == (own, newer)
 
 
+def test_namespaces_are_listed_one_by_one() -> None:
+    """The store has synced when each was listed, and a list takes away only what lies in its namespace."""
+    store = Store(namespaces=("ns", "other"))
+    there = thing("a", 5)
+    there["metadata"]["namespace"] = "other"
+    store.replace([thing("a", 3)], 9, "ns")
+    assert not store.has_synced
+    store.replace([there], 7, "other")
+    assert store.has_synced
+    assert store.replace([], 10, "ns") == [(thing("a", 3), None)]
+    assert (store.keys(), store.get("other/a")) == (["other/a"], there)
+    newer = thing("b", 8)
+    newer["metadata"]["namespace"] = "other"
+    assert store.put(newer) == (None, newer)
+
+
 def test_what_was_deleted_does_not_come_back() -> None:
     """An own write that is put in after the watch has told of the deletion makes no ghost; a new object is taken."""
     store = Store()

@@ -28,7 +28,7 @@ def options(world: World, namespace: str, **changes: Any) -> Options:
     """An operator of one namespace, which serves nothing."""
     given: Body = {
         "kubeconfig": str(world.kubeconfig),
-        "namespace": namespace,
+        "namespaces": (namespace,),
         "own_namespace": namespace,
         "image": TRAINER_IMAGE,
         "workers": 4,
