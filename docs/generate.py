@@ -228,12 +228,21 @@ def crd_file() -> str:
     return f"# Generated from the types by `make generate`.\n{dump_document(crd.definition())}"
 
 
+def chart_crd_file() -> str:
+    """The same definition as the chart installs it: it outlives the release, and the jobs with it."""
+    definition = crd.definition()
+    kept = {"annotations": {"helm.sh/resource-policy": "keep"}}
+    definition["metadata"] = definition["metadata"] | kept
+    return f"# Generated from the types by `make generate`.\n{dump_document(definition)}"
+
+
 GENERATED = {
     HERE / "api.md": api_page,
     HERE / "rules.md": rules_page,
     HERE / "metrics.md": metrics_page,
     HERE / "troubleshooting.md": troubleshooting_page,
     HERE.parent / "crds" / "grpojobs.yaml": crd_file,
+    HERE.parent / "charts" / "grpojob-operator" / "files" / "grpojobs.yaml": chart_crd_file,
 }
 
 

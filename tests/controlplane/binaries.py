@@ -70,6 +70,10 @@ ALL = (
         "sigs.k8s.io/kueue",
         files=("config/components/crd/bases", "config/components/webhook/manifests.yaml"),
     ),
+    Component("helm", {"helm": "helm.sh/helm/v4/cmd/helm"}, "helm.sh/helm/v4"),
+    Component(
+        "kubeconform", {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"}, "github.com/yannh/kubeconform"
+    ),
 )
 BY_PROGRAM = {program: component for component in ALL for program in component.packages}
 BY_FOLDER = {component.folder: component for component in ALL}

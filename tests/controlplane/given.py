@@ -64,8 +64,9 @@ class Given:
         if kind.startswith("secret"):
             data = self._core.read_namespaced_secret(name, namespace).data or {}
             return {key: base64.b64decode(value) for key, value in data.items()}
-        data = self._core.read_namespaced_config_map(name, namespace).data or {}
-        return {key: value.encode() for key, value in data.items()}
+        found = self._core.read_namespaced_config_map(name, namespace)
+        binary = {key: base64.b64decode(value) for key, value in (found.binary_data or {}).items()}
+        return {key: value.encode() for key, value in (found.data or {}).items()} | binary
 
     # --- volumes
 

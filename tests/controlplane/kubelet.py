@@ -23,7 +23,10 @@ from kubernetes import client, config, watch
 from urllib3.exceptions import HTTPError
 
 from tests.controlplane.given import NODE, Given, expanded
+from tests.controlplane.hostnames import HostNames
+from tests.controlplane.readiness import Readiness
 from tests.controlplane.sandbox import Sandbox
+from tests.controlplane.services import host_lines
 from tests.controlplane.world import NODE_ADDRESS
 from tests.golang import cache_folder
 
@@ -31,6 +34,8 @@ LOG_BYTES = 4096
 ROOT = Path(__file__).resolve().parents[2]
 CALL_SECONDS, WATCH_SECONDS = 5, 20
 """An API server that is killed and started again may leave a request without an answer."""
+LONGEST_PAUSE = 10.0
+"""Between two runs of a container, in seconds."""
 NOT_PULLED = "missing.test/"
 COMPILED = cache_folder() / "compiled-in-pods"
 IMAGE = {
@@ -69,7 +74,7 @@ class Kubelet:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.core = client.CoreV1Api()
-        self.hosts = HostNames()
+        self.hosts = HostNames(lambda: host_lines(self.core))
         self.resolver = folder / "resolv.conf"
         self.resolver.touch()  # nobody serves names here, and who asks in vain waits ten seconds
         self._running: dict[str, RunningPod] = {}
@@ -139,43 +144,11 @@ class Kubelet:
         insist(lambda: self.core.delete_namespaced_pod(meta["name"], meta["namespace"], body=options))
 
 
-class HostNames:
-    """The names of running pods, in a file for each that is bound into it: no name server is here."""
-
-    def __init__(self) -> None:
-        self._lines: dict[Path, str] = {}
-        self._own: dict[Path, str] = {}
-        self._lock = threading.Lock()
-
-    def add(self, path: Path, pod: Body, address: str) -> None:
-        """A pod knows itself by its bare name too, and others by their headless service."""
-        spec, meta = pod["spec"], pod["metadata"]
-        host = spec.get("hostname", meta["name"])
-        short = f"{host}.{spec['subdomain']}" if spec.get("subdomain") else host
-        names = [short, f"{short}.{meta['namespace']}", f"{short}.{meta['namespace']}.svc.cluster.local"]
-        with self._lock:
-            self._own[path] = f"127.0.0.1 localhost\n{address} {host}\n"
-            self._lines[path] = f"{address} {' '.join(names)}\n"
-            self._write()
-
-    def drop(self, path: Path) -> None:
-        """Its successor has the same name and another address."""
-        with self._lock:
-            self._lines.pop(path, None)
-            self._own.pop(path, None)
-            self._write()
-
-    def _write(self) -> None:
-        """In place, for a file that is replaced would stay as it was where it is mounted."""
-        names = "".join(self._lines.values())
-        for path, own in self._own.items():
-            with path.open("r+" if path.exists() else "w") as file:
-                file.write(own + names)
-                file.truncate()
-
-
 class RunningPod:
-    """One pod from its start to its last status. Only its first container is run, once: Jobs' pods have no others."""
+    """One pod from its start to its last status. Only its first container is run; pods of Jobs have no others.
+
+    It is run once, or again and again with a growing pause, as its restartPolicy says.
+    """
 
     def __init__(self, kubelet: Kubelet, pod: Body, address: str) -> None:
         self._kubelet, self._pod, self._address = kubelet, pod, address
@@ -184,6 +157,8 @@ class RunningPod:
         self._container: Body = pod["spec"]["containers"][0]
         self._asked_to_stop = threading.Event()
         self._grace = math.inf
+        self._restarts, self._last_state = 0, Body()
+        self._readiness = Readiness(self._container, address)
 
     def start(self) -> None:
         threading.Thread(target=self._live, daemon=True).start()
@@ -201,18 +176,31 @@ class RunningPod:
         self._kubelet.forget(self._pod)
 
     def _run(self) -> None:
-        started = now()
         self._kubelet.hosts.add(self._folder / "hosts", self._pod, self._address)
-        process = self._begin()
-        self._tell("Running", {"running": {"startedAt": started}})
-        code = self._wait_for(process)
+        ended = self._run_once()
+        while self._pod["spec"].get("restartPolicy") == "Always":
+            self._last_state = {"terminated": ended}
+            waiting = {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}
+            self._tell("Running", {"waiting": waiting})
+            if self._asked_to_stop.wait(min(2**self._restarts, LONGEST_PAUSE)):
+                break
+            self._restarts += 1
+            ended = self._run_once()
         self._kubelet.hosts.drop(self._folder / "hosts")
-        ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": self._message(code)}
-        ended |= {"startedAt": started, "finishedAt": now()}
-        self._tell("Succeeded" if code == 0 else "Failed", {"terminated": ended})
+        self._tell("Succeeded" if ended["exitCode"] == 0 else "Failed", {"terminated": ended})
 
-    def _wait_for(self, process: subprocess.Popen[bytes]) -> int:
+    def _run_once(self) -> Body:
+        started = now()
+        process = self._begin()
+        code = self._wait_for(process, {"running": {"startedAt": started}})
+        ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": self._message(code)}
+        return ended | {"startedAt": started, "finishedAt": now()}
+
+    def _wait_for(self, process: subprocess.Popen[bytes], state: Body) -> int:
+        self._tell("Running", state, ready=self._readiness.at_once)
         while (code := process.poll()) is None:
+            if self._readiness.changed():
+                self._tell("Running", state, ready=self._readiness.holds)
             if self._asked_to_stop.wait(0.05):
                 self._terminate(process)
         return code if code >= 0 else 128 - code
@@ -255,7 +243,7 @@ class RunningPod:
             hostname=spec.get("hostname", self._pod["metadata"]["name"]),
             address=self._address,
             gateway=NODE_ADDRESS,
-            root=str(self._folder / "root"),
+            root=str(self._folder / f"root-{self._restarts}"),
             mounts=mounts,
             visible=tuple(dict.fromkeys((str(ROOT), sys.prefix, sys.base_prefix))),
             command=tuple(
@@ -263,6 +251,7 @@ class RunningPod:
             ),
             environment=environment,
             working_folder=container.get("workingDir", "/"),
+            read_only=container.get("securityContext", {}).get("readOnlyRootFilesystem", False),
         )
 
     def _plug_in(self, process: subprocess.Popen[bytes]) -> None:
@@ -271,6 +260,8 @@ class RunningPod:
             time.sleep(0.005)
         end = f"v{self._address.removeprefix('10.244.')}"
         cable = ("link", "add", end, "type", "veth", "peer", "name", "eth0", "netns", str(*inner[:1]))
+        if self._restarts:
+            subprocess.run(["ip", "link", "delete", end], check=False, capture_output=True)
         for command in (cable, ("link", "set", end, "master", "br0", "up")):
             subprocess.run(["ip", *command], check=False)
 
@@ -314,14 +305,15 @@ class RunningPod:
             told = (self._folder / "log").read_bytes()[-LOG_BYTES // 2 :]
         return told.decode(errors="replace")
 
-    def _tell(self, phase: str, state: Body) -> None:
-        running = phase == "Running"
-        kinds = {"PodScheduled": True, "Initialized": True, "ContainersReady": running, "Ready": running}
+    def _tell(self, phase: str, state: Body, ready: bool = False) -> None:
+        running = "running" in state
+        kinds = {"PodScheduled": True, "Initialized": True, "ContainersReady": ready, "Ready": ready}
         conditions = [
             {"type": kind, "status": str(holds), "lastTransitionTime": now()} for kind, holds in kinds.items()
         ]
         container = {"name": self._container["name"], "image": self._container["image"], "imageID": "local"}
-        container |= {"ready": running, "started": running, "restartCount": 0, "state": state}
+        container |= {"ready": ready, "started": running, "state": state}
+        container |= {"restartCount": self._restarts, "lastState": self._last_state}
         status = {"phase": phase, "conditions": conditions, "containerStatuses": [container], "startTime": now()}
         status |= {"podIP": self._address, "podIPs": [{"ip": self._address}], "hostIP": NODE_ADDRESS}
         meta = self._pod["metadata"]

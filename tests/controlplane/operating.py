@@ -53,13 +53,17 @@ def options(world: World, namespace: str, **changes: Any) -> Options:
 
 
 class Operating:
-    """One namespace with its operator. The operator is this process's, over the real API."""
+    """One namespace with its operator. The operator is this process's, over the real API.
 
-    def __init__(self, world: World, namespace: str) -> None:
+    Where something else installs GRPOJob's definition, `define` is False.
+    """
+
+    def __init__(self, world: World, namespace: str, define: bool = True) -> None:
         self.world, self.namespace = world, namespace
         self.api = Api.connect(str(world.kubeconfig), "tests")
         self._operator: Operator | None = None
-        install_crd(world)
+        if define:
+            install_crd(world)
         body = {"metadata": {"name": "script"}, "data": {"trainer.py": SCRIPT.read_text()}}
         self.api.create(CONFIG_MAPS, body, namespace)
 

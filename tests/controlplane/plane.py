@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.controlplane import controllers
 from tests.controlplane.binaries import program
-from tests.controlplane.sandbox import link_entries
+from tests.controlplane.sandbox import INTERFACE, link_entries
 from tests.controlplane.world import ADMIN_TOKEN, NODE_ADDRESS, write_kubeconfig
 
 SERVICE_ADDRESS = "10.0.0.1"
@@ -48,6 +48,8 @@ API_SERVER = (
     "--service-cluster-ip-range=10.0.0.0/24",
     "--enable-aggregator-routing=true",
     "--allow-privileged=true",
+    # As guarded clusters have it: who makes an owner reference that blocks must be allowed to.
+    "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
 )
 CONTROLLER_MANAGER = (
     "--kubeconfig=kubeconfig.inside",
@@ -79,6 +81,7 @@ class Plane:
             "kube-controller-manager": [str(program("kube-controller-manager")), *CONTROLLER_MANAGER],
             "kube-scheduler": [str(program("kube-scheduler")), *SCHEDULER],
             "kubelet": kubelet,
+            "services": ["unshare", "--net", sys.executable, "-m", "tests.controlplane.services", "kubeconfig.inside"],
         }
 
     def begin(self) -> None:
@@ -87,6 +90,7 @@ class Plane:
             self.start(name)
         self.add("jobset")
         self.start("kubelet")
+        self.start("services")
 
     def start(self, name: str) -> None:
         environ = {**os.environ, "KUBECONFIG": str(self._folder / "kubeconfig.inside"), "PYTHONPATH": str(ROOT)}
@@ -98,6 +102,18 @@ class Plane:
             self._until_answered(f"https://{NODE_ADDRESS}/readyz")
         elif name in controllers.ALL:
             self._until_answered(controllers.ALL[name].ready_url)
+        elif name == "services":
+            self._plug_in(self._processes[name])
+
+    def _plug_in(self, process: subprocess.Popen[bytes]) -> None:
+        """A cable into the network of a program that has one of its own."""
+        own = Path("/proc/self/ns/net").readlink()
+        while Path(f"/proc/{process.pid}/ns/net").readlink() == own:
+            time.sleep(0.01)
+        end = f"v-{process.pid}"
+        cable = f"link add {end} type veth peer name {INTERFACE} netns {process.pid}"
+        for line in (cable, f"link set {end} master br0 up"):
+            subprocess.run(["ip", *line.split()], check=True)
 
     def stop(self, name: str) -> None:
         process = self._processes.pop(name)

@@ -14,6 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 INTERFACE = "eth0"
+SERVICES, SERVICE_GATEWAY = "10.0.0.0/24", "10.244.0.2"
+"""The addresses of Services, and who answers there (`services`)."""
+API_SERVICE = "10.0.0.1/32"
+"""But for the API server's own, which the node answers."""
 HOST = ".host"
 """Below the container's root: this machine's, where the links lead."""
 OWN = ("dev", "proc", "run", "tmp")
@@ -38,6 +42,7 @@ class Sandbox:
     command: tuple[str, ...]
     environment: dict[str, str]
     working_folder: str
+    read_only: bool
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -59,12 +64,16 @@ def join_network(sandbox: Sandbox) -> None:
     run("ip", "address", "add", f"{sandbox.address}/16", "dev", INTERFACE)
     run("ip", "link", "set", INTERFACE, "up")
     run("ip", "route", "add", "default", "via", sandbox.gateway)
+    run("ip", "route", "add", SERVICES, "via", SERVICE_GATEWAY)
+    run("ip", "route", "add", API_SERVICE, "via", sandbox.gateway)
 
 
 def enter_root(sandbox: Sandbox) -> None:
     """The machine's files, and over them volumes and devices where they belong."""
     root = Path(sandbox.root)
-    (root / HOST).mkdir(parents=True)
+    root.mkdir(parents=True)
+    run("mount", "--bind", str(root), str(root))
+    (root / HOST).mkdir()
     run("mount", "--rbind", "/", f"{root}/{HOST}")
     run("mount", "-o", "remount,bind,ro", f"{root}/{HOST}")
     link_entries(Path("/"), root, skipped=OWN)
@@ -77,6 +86,8 @@ def enter_root(sandbox: Sandbox) -> None:
     for folder in sandbox.visible:
         if Path(folder).parts[1] in OWN:
             bind(root, Path(folder), Path(folder), read_only=True)
+    if sandbox.read_only:
+        run("mount", "-o", "remount,bind,ro", str(root))
     os.chroot(root)
     os.chdir(sandbox.working_folder)
 
