@@ -5,9 +5,7 @@ no state and repeats no call: that is for whoever asked (a key that is queued ag
 """
 
 import json
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -15,6 +13,11 @@ from urllib.parse import quote, urlencode
 
 import urllib3
 
+from controller.runtime.answers import ApiError as ApiError
+from controller.runtime.answers import read, unanswered
+from controller.runtime.streams import STALL_SECONDS as STALL_SECONDS
+from controller.runtime.streams import Lines
+from controller.runtime.streams import Watch as Watch
 from controller.runtime.transport import Transport, load_configuration
 
 Json = dict[str, Any]
@@ -26,9 +29,6 @@ PATCH_TYPES = {
     "apply": "application/apply-patch+yaml",
 }
 CALL_SECONDS = 30.0
-# The API server sends a bookmark about once a minute: a watch that is silent for longer is no watch any more.
-STALL_SECONDS = 75.0
-TRANSIENT = {0, 408, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,44 +52,6 @@ class Resource:
         return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-class ApiError(Exception):
-    """An answer that is no success, or none at all (`status` 0: whether the server acted is then unknown).
-
-    `reason` is the server's (`Conflict`, `AlreadyExists`, `Expired`, …); `retry_after` is in seconds, if it named one.
-    """
-
-    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(f"{status or 'no answer'} {reason}: {message}")
-        self.status, self.reason, self.message, self.retry_after = status, reason, message, retry_after
-
-    @property
-    def already_exists(self) -> bool:
-        return self.reason == "AlreadyExists"
-
-    @property
-    def is_conflict(self) -> bool:
-        """The object has changed since it was read, its uid is another, or another manager owns the field."""
-        return self.status == 409 and not self.already_exists
-
-    @property
-    def is_not_found(self) -> bool:
-        return self.status == 404
-
-    @property
-    def is_gone(self) -> bool:
-        """A resource version that the server no longer has: list again."""
-        return self.status == 410 or self.reason in {"Expired", "Gone"}
-
-    @property
-    def is_invalid(self) -> bool:
-        return self.status == 422
-
-    @property
-    def is_transient(self) -> bool:
-        """The same request may succeed later."""
-        return self.status in TRANSIENT
-
-
 class Api:
     """The API server, for any thread. `observe(method, status)` hears of each answer; status 0 is none."""
 
@@ -107,10 +69,19 @@ class Api:
 
     @classmethod
     def connect(
-        cls, kubeconfig: str | None, user_agent: str, observe: Callable[[str, int], None] = lambda method, status: None
+        cls,
+        kubeconfig: str | None,
+        user_agent: str,
+        observe: Callable[[str, int], None] = lambda method, status: None,
+        context: str | None = None,
     ) -> "Api":
         """With `kubeconfig`; else $KUBECONFIG, the pod's service account, ~/.kube/config. Raises `NoClusterError`."""
-        return cls(Transport(lambda: load_configuration(kubeconfig)), user_agent, observe)
+        return cls(Transport(lambda: load_configuration(kubeconfig, context)), user_agent, observe)
+
+    @property
+    def server(self) -> str:
+        """Its address."""
+        return self._transport.server
 
     def close(self) -> None:
         self._transport.close()
@@ -159,7 +130,11 @@ class Api:
             "fieldSelector": field_selector,
             "timeoutSeconds": seconds,
         }
-        return Watch(lambda: self.request("GET", resource.path(namespace), query, stream=True), stall_seconds)
+        return Watch(Lines(lambda: self.request("GET", resource.path(namespace), query, stream=True), stall_seconds))
+
+    def lines(self, path: str, query: Mapping[str, Any]) -> Lines:
+        """An answer that is text, such as a pod's log, line by line as it comes."""
+        return Lines(lambda: self.request("GET", path, query, stream=True))
 
     # --- writing
 
@@ -260,11 +235,11 @@ class Api:
             content = None if stream and response.status == 200 else response.data
         except urllib3.exceptions.HTTPError as error:
             self._observe(method, 0)
-            raise _unanswered(error, f"{method} {path}") from error
+            raise unanswered(error, f"{method} {path}") from error
         self._observe(method, response.status)
         if content is None:
             return response
-        return _read(response.status, response.headers.get("Retry-After"), content, f"{method} {path}")
+        return read(response.status, response.headers.get("Retry-After"), content, f"{method} {path}")
 
     def _json(
         self,
@@ -277,86 +252,5 @@ class Api:
         return cast("Json", self.request(method, path, query, body, content_type))
 
 
-class Watch:
-    """Yields (type, object) until the server ends the watch; `close` ends it from any thread. Iterate once.
-
-    Raises `ApiError`: `is_gone` where the resource version is too old, status 0 for a cut connection or for silence of
-    more than `stall_seconds`.
-    """
-
-    def __init__(self, opened: Callable[[], Any], stall_seconds: float) -> None:
-        self._opened, self._stall_seconds = opened, stall_seconds
-        self._lock = threading.Lock()
-        self._response: Any = None
-        self._closed = False
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._response is not None:
-                # A socket whose other side has gone is as closed as one can wish.
-                with suppress(OSError, ValueError):
-                    self._response.shutdown()
-
-    def __iter__(self) -> Iterator[tuple[str, Json]]:
-        response = self._opened()
-        with self._lock:
-            self._response = response
-            closed = self._closed
-        try:
-            if response.connection is not None and response.connection.sock is not None:
-                response.connection.sock.settimeout(self._stall_seconds)
-            if not closed:
-                yield from map(_event, _lines(response))
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            if not self._closed:
-                raise _unanswered(error, "watch") from error
-        finally:
-            with self._lock:
-                self._response = None
-            response.close()
-
-
-def _lines(response: Any) -> Iterator[bytes]:
-    rest = b""
-    for chunk in response.stream(None, decode_content=True):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from filter(None, whole)
-
-
-def _event(line: bytes) -> tuple[str, Json]:
-    event = json.loads(line)
-    if event["type"] == "ERROR":
-        raise _refusal(event["object"].get("code", 500), None, event["object"], "watch")
-    return event["type"], event["object"]
-
-
 def _writing(manager: str | None, dry_run: bool) -> Json:
     return {"fieldManager": manager, "dryRun": "All" if dry_run else None}
-
-
-def _read(status: int, retry_after: str | None, content: bytes, what: str) -> Any:
-    try:
-        found = json.loads(content) if content else {}
-    except ValueError:
-        found = {"message": content[:500].decode(errors="replace").strip()}
-    if 200 <= status < 300:
-        return found
-    raise _refusal(status, retry_after, found if isinstance(found, dict) else {}, what)
-
-
-def _refusal(status: int, retry_after: str | None, told: Json, what: str) -> ApiError:
-    seconds = (
-        retry_after if retry_after and retry_after.isdigit() else (told.get("details") or {}).get("retryAfterSeconds")
-    )
-    return ApiError(
-        status,
-        told.get("reason") or {429: "TooManyRequests", 503: "ServiceUnavailable"}.get(status, "Unknown"),
-        told.get("message") or what,
-        None if seconds is None else float(seconds),
-    )
-
-
-def _unanswered(error: Exception, what: str) -> ApiError:
-    late = isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError)
-    return ApiError(0, "Timeout" if late else "ConnectionFailed", f"{what}: {error}")

@@ -22,6 +22,7 @@ from typing import Any
 from kubernetes import client, config, watch
 from urllib3.exceptions import HTTPError
 
+from tests.controlplane.containerlogs import PORT, ContainerLog, serve
 from tests.controlplane.given import NODE, Given, expanded
 from tests.controlplane.hostnames import HostNames
 from tests.controlplane.readiness import Readiness
@@ -31,6 +32,8 @@ from tests.controlplane.world import NODE_ADDRESS
 from tests.golang import cache_folder
 
 LOG_BYTES = 4096
+LOG_SECONDS = 2.0
+"""So long is the rest of a log waited for: what is printed by then is whole when the end is told."""
 ROOT = Path(__file__).resolve().parents[2]
 CALL_SECONDS, WATCH_SECONDS = 5, 20
 """An API server that is killed and started again may leave a request without an answer."""
@@ -78,6 +81,7 @@ class Kubelet:
         self.resolver = folder / "resolv.conf"
         self.resolver.touch()  # nobody serves names here, and who asks in vain waits ten seconds
         self._running: dict[str, RunningPod] = {}
+        self._logs: dict[tuple[str, str], ContainerLog] = {}
         self._numbers = itertools.count()
 
     def register(self) -> None:
@@ -86,6 +90,8 @@ class Kubelet:
         insist(lambda: self.core.create_node(node))
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastTransitionTime": now()}
         status = {"capacity": capacity, "allocatable": capacity, "conditions": [ready]}
+        status |= {"addresses": [{"type": "InternalIP", "address": NODE_ADDRESS}]}
+        status |= {"daemonEndpoints": {"kubeletEndpoint": {"Port": PORT}}}
         insist(lambda: self.core.patch_node_status(NODE, {"status": status}))
         # Put there at admission, and taken away by a controller that does not run here.
         insist(lambda: self.core.patch_node(NODE, {"spec": {"taints": None}}))
@@ -136,6 +142,12 @@ class Kubelet:
         """Who deletes with no grace takes a pod from the API server before it ends here."""
         if uid in self._running:
             self._running.pop(uid).stop(0)
+
+    def keep_log(self, pod: Body, log: ContainerLog) -> None:
+        self._logs[pod["metadata"]["namespace"], pod["metadata"]["name"]] = log
+
+    def log_of(self, namespace: str, name: str) -> ContainerLog | None:
+        return self._logs.get((namespace, name))
 
     def forget(self, pod: Body) -> None:
         """The last word of a deletion: without it the API server keeps the pod. No grace must be asked in the body."""
@@ -193,6 +205,7 @@ class RunningPod:
         started = now()
         process = self._begin()
         code = self._wait_for(process, {"running": {"startedAt": started}})
+        self._kept.join(LOG_SECONDS)
         ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": self._message(code)}
         return ended | {"startedAt": started, "finishedAt": now()}
 
@@ -220,8 +233,13 @@ class RunningPod:
         kill_too = ("setpriv", "--pdeathsig", "KILL")
         unshare = ("unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--kill-child")
         entry = (sys.executable, "-m", "tests.controlplane.sandbox", str(self._folder / "sandbox.json"))
-        with (self._folder / "log").open("wb") as log:
-            process = subprocess.Popen([*kill_too, *unshare, *entry], cwd=ROOT, stdout=log, stderr=log)
+        log = ContainerLog(self._folder)
+        process = subprocess.Popen(
+            [*kill_too, *unshare, *entry], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert process.stdout is not None
+        self._kept = log.keep(process.stdout)
+        self._kubelet.keep_log(self._pod, log)
         self._plug_in(process)
         return process
 
@@ -349,6 +367,7 @@ def main(kubeconfig: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     COMPILED.mkdir(parents=True, exist_ok=True)
     kubelet = Kubelet(folder)
+    serve(NODE_ADDRESS, Path("certificates/kubelet"), Path("ca.crt"), kubelet.log_of)
     kubelet.register()
     kubelet.serve()
 

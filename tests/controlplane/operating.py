@@ -87,7 +87,10 @@ class Operating:
 
     def apply(self, name: str, plan: list[list[str]] | None = None, hosts: int = 1, **spec: Any) -> None:
         """A job of `hosts` pods; attempts beyond the plan end with 0."""
-        body = {
+        self.api.create(GRPOJOBS, self.body(name, plan, hosts, **spec), self.namespace)
+
+    def body(self, name: str, plan: list[list[str]] | None = None, hosts: int = 1, **spec: Any) -> Body:
+        return {
             "apiVersion": GRPOJOBS.api_version,
             "kind": GRPOJOBS.kind,
             "metadata": {"name": name},
@@ -101,7 +104,6 @@ class Operating:
                 **spec,
             },
         }
-        self.api.create(GRPOJOBS, body, self.namespace)
 
     def change(self, name: str, **spec: Any) -> None:
         self.api.patch(GRPOJOBS, name, self.namespace, {"spec": spec})
@@ -173,3 +175,8 @@ def listen(api: Api, heard: list[tuple[str, str]]) -> None:
         return plain(method, path, *given, **named)
 
     api.request = request  # type: ignore[method-assign]
+
+
+def said(attempt: int, host: int, lines: int) -> list[str]:
+    """What the script prints at the word `say:LINES`."""
+    return [f"attempt {attempt} host {host} line {number}" for number in range(lines)]

@@ -50,6 +50,10 @@ API_SERVER = (
     "--allow-privileged=true",
     # As guarded clusters have it: who makes an owner reference that blocks must be allowed to.
     "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
+    "--kubelet-certificate-authority=ca.crt",
+    "--kubelet-client-certificate=certificates/apiserver/tls.crt",
+    "--kubelet-client-key=certificates/apiserver/tls.key",
+    "--kubelet-preferred-address-types=InternalIP",
 )
 CONTROLLER_MANAGER = (
     "--kubeconfig=kubeconfig.inside",
@@ -163,6 +167,7 @@ class Plane:
         (self._folder / "sa.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
         (self._folder / "tokens.csv").write_text(f'{ADMIN_TOKEN},admin,admin-uid,"system:masters"\n')
         self._certify("apiserver", "kubernetes.default.svc", "127.0.0.1", SERVICE_ADDRESS, NODE_ADDRESS)
+        self._certify("kubelet", NODE_ADDRESS)
 
     def _certify(self, name: str, *addresses: str) -> Path:
         issued, home = self._authority.issue_cert(*addresses), self._folder / "certificates" / name

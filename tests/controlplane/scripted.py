@@ -1,7 +1,8 @@
 """A trainer that does as it is told; it is mounted into pods as `trainer.py`, and knows the contract by heart only.
 
-PLAN is JSON: for each attempt, for each host, words: `wait:SECONDS`, `deaf` (SIGTERM is not heard), then an exit code,
-`kill` (as if by the kernel), or `run` (until it is asked to stop, and then ends with 10).
+PLAN is JSON: for each attempt, for each host, words: `wait:SECONDS`, `say:LINES` (so many, one each 20 ms), `deaf`
+(SIGTERM is not heard), then an exit code, `kill` (as if by the kernel), or `run` (until it is asked to stop, and then
+ends with 10).
 """
 
 import json
@@ -34,6 +35,10 @@ signal.signal(signal.SIGTERM, lambda *_: leave(10))
 for word in words:
     if word.startswith("wait:"):
         time.sleep(float(word.removeprefix("wait:")))
+    elif word.startswith("say:"):
+        for number in range(int(word.removeprefix("say:"))):
+            print(f"attempt {attempt} host {host} line {number}", flush=True)
+            time.sleep(0.02)
     elif word == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     elif word == "kill":
