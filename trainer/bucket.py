@@ -18,6 +18,8 @@ from typing import Any
 from etils import epath
 from etils.epath import backend, stat_utils
 
+from trainer.contract.exits import NotReachableError
+
 SCHEME = "gs://"
 TRY_SECONDS = 20.0
 """So long is one request tried again, with pauses between; who can wait longer asks again."""
@@ -28,12 +30,8 @@ _RIGHTS = "roles/storage.objectUser and roles/storage.legacyBucketReader"
 https://docs.cloud.google.com/storage/docs/access-control/iam-roles"""
 
 
-class BucketError(OSError):
-    """*value, rule, fix*; who asked puts the path of the key before it. `permanent`: asking again will not help."""
-
-    def __init__(self, message: str, *, permanent: bool) -> None:
-        super().__init__(message)
-        self.permanent = permanent
+class BucketError(NotReachableError):
+    """*value, rule, fix*; who asked puts the path of the key before it."""
 
 
 @dataclass(frozen=True, slots=True)

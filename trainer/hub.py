@@ -34,6 +34,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
+from trainer.contract.exits import NotReachableError
+
 _FAULTS: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
@@ -47,12 +49,8 @@ _REFUSED = (401, 403, 404)
 _KINDS = {"model": "model", "dataset": "data set"}
 
 
-class HubError(OSError):
-    """*path: value, rule, fix*. `permanent`: asking again will not help."""
-
-    def __init__(self, message: str, *, permanent: bool) -> None:
-        super().__init__(message)
-        self.permanent = permanent
+class HubError(NotReachableError):
+    """*path: value, rule, fix*."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trainer import bucket, hub
-from trainer.bucket import BucketError, is_uri
-from trainer.contract.exits import ExitCode, RunError
+from trainer.bucket import is_uri
+from trainer.contract.exits import ExitCode, NotReachableError, RunError
 from trainer.contract.process import ProcessConfig
 from trainer.data import DataError
 from trainer.distributed import agree_any, text_of_first, together, unhurried
-from trainer.hub import HubError, Name, Pin
-from trainer.model.source import ModelNotReachableError
+from trainer.hub import Name, Pin
 from trainer.watchdog import LOADING_SECONDS, Heartbeat
 
 Result = TypeVar("Result")
@@ -149,7 +148,7 @@ def patiently(
     while True:
         try:
             return action()
-        except (ModelNotReachableError, DataError, BucketError, HubError) as error:
+        except (NotReachableError, DataError) as error:
             if error.permanent or now() + pause > end:
                 raise RunError(ExitCode.INPUT_NOT_REACHABLE, str(error)) from error
             log.warning("%s; it is asked again in %g s", error, pause)

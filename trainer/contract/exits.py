@@ -46,6 +46,14 @@ class RunError(Exception):
         self.agreed = agreed
 
 
+class NotReachableError(OSError):
+    """What a run needs from elsewhere cannot be had. `permanent`: asking again will not help."""
+
+    def __init__(self, message: str, *, permanent: bool) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Why one process ended, as it stands in the termination log: one JSON object.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer import bucket, hub
+from trainer.contract.exits import NotReachableError
 from trainer.model.config import ModelConfig, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -22,12 +23,8 @@ CONFIG = "config.json"
 VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
-class ModelNotReachableError(OSError):
-    """The model's files cannot be had. `permanent`: asking again will not help (no such model, no right to it)."""
-
-    def __init__(self, message: str, *, permanent: bool) -> None:
-        super().__init__(message)
-        self.permanent = permanent
+class ModelNotReachableError(NotReachableError):
+    """The model's files cannot be had; permanently so where there is no such model, or no right to it."""
 
 
 def at_revision(model_path: str, revision: str | None) -> str:
