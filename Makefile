@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-LOCKS  := base controller trainer tpu dev parity tunix
+LOCKS  := base controller trainer tpu cuda images dev parity tunix
 PARITY := .venv-parity
 TUNIX  := .venv-tunix
 # The tests of a file share what they start and compile, so one process takes them all.
@@ -29,17 +29,18 @@ test: $(READY) lint ## Lint, types, imports and every test with reduced counts (
 test-light: $(READY) ## The tests that need no JAX and no cluster (under 30 seconds)
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal tests/contract tests/controller tests/repository
 
-test-all: $(READY) lint ## Every test with full counts (under an hour); figures go to docs/results.md
+test-all: $(READY) lint ## Every test with full counts, and the images (under an hour, as root); figures go to docs/results.md
 	$(BIN)/python -m tests.controlplane.binaries
-	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q $(BY_FILE) tests
+	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q $(BY_FILE) tests tests/images/builds.py
 
 check: lint test-light ## What a commit needs: lint, types, imports, light tests
 
-lint: $(READY) ## ruff, mypy, import-linter, and whether what is generated is fresh
+lint: $(READY) ## ruff, mypy, import-linter, hadolint, and whether what is generated is fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint controller/Dockerfile trainer/Dockerfile
 	$(BIN)/python docs/generate.py --check
 
 bench: $(READY) ## Ratios against a baseline in the same run, with the machine's noise
@@ -64,8 +65,10 @@ lock: $(READY) ## Resolve pyproject.toml anew into .ci/requirements/*.txt
 	  case $$lock in \
 	    base) extras= ;; \
 	    controller) extras="--extra controller" ;; \
-	    trainer) extras="--extra trainer" ;; \
+	    trainer) extras="--extra trainer --extra tracking" ;; \
 	    tpu) extras="--extra trainer --extra tpu --extra tracking" ;; \
+	    cuda) extras="--extra trainer --extra cuda --extra tracking --constraint .ci/requirements/trainer.txt" ;; \
+	    images) extras="--group pyproject.toml:images" sources= ;; \
 	    dev) extras="--extra controller --extra trainer --extra dev" ;; \
 	    parity) extras="--extra trainer --group pyproject.toml:parity --constraint .ci/requirements/dev.txt" ;; \
 	    tunix) extras="--group pyproject.toml:tunix" sources= ;; \

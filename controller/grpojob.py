@@ -174,17 +174,13 @@ class GRPOJob:
 
 @dataclass(frozen=True, slots=True)
 class ReadDocument:
-    """One YAML document: a job, or why it is none; `other` is an object of another kind, which is let through.
-
-    `body` is the job's object as it was written, with each `--set` laid over it.
-    """
+    """One YAML document: a job, or why it is none; `other` is an object of another kind, which is let through."""
 
     index: int
     name: str | None
     job: GRPOJob | None
     other: Mapping[str, Any] | None
     violations: tuple[Violation, ...]
-    body: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +243,7 @@ def _read_document(document: Document, overrides: tuple[Override, ...]) -> ReadD
         return ReadDocument(document.index, name, None, data, ())
     data, faults = _lay_over(data, overrides)
     job = read_job(data, {override.dotted: "--set" for override in overrides})
-    return ReadDocument(document.index, name, replace(job, violations=(*faults, *job.violations)), None, (), data)
+    return ReadDocument(document.index, name, replace(job, violations=(*faults, *job.violations)), None, ())
 
 
 def _name_of(data: Mapping[Any, Any]) -> str | None:

@@ -65,6 +65,9 @@ ALL = (
         files=("charts/jobset/crds", "config/components/webhook/manifests.yaml"),
     ),
     Component(
+        "actionlint", {"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"}, "github.com/rhysd/actionlint"
+    ),
+    Component(
         "kueue",
         {"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
         "sigs.k8s.io/kueue",

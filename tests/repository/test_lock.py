@@ -14,8 +14,10 @@ PROJECT = PYPROJECT["project"]
 LOCKS = {
     "base": [],
     "controller": ["controller"],
-    "trainer": ["trainer"],
-    "tpu": ["trainer", "tpu"],
+    "trainer": ["trainer", "tracking"],
+    "tpu": ["trainer", "tpu", "tracking"],
+    "cuda": ["trainer", "cuda", "tracking"],
+    "images": None,
     "dev": ["controller", "trainer", "dev"],
     "parity": ["trainer"],
     "tunix": None,
