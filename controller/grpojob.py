@@ -174,13 +174,17 @@ class GRPOJob:
 
 @dataclass(frozen=True, slots=True)
 class ReadDocument:
-    """One YAML document: a job, or why it is none; `other` is an object of another kind, which is let through."""
+    """One YAML document: a job, or why it is none; `other` is an object of another kind, which is let through.
+
+    `body` is the job's object as it was written, with each `--set` laid over it.
+    """
 
     index: int
     name: str | None
     job: GRPOJob | None
     other: Mapping[str, Any] | None
     violations: tuple[Violation, ...]
+    body: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,7 @@ def _read_document(document: Document, overrides: tuple[Override, ...]) -> ReadD
         return ReadDocument(document.index, name, None, data, ())
     data, faults = _lay_over(data, overrides)
     job = read_job(data, {override.dotted: "--set" for override in overrides})
-    return ReadDocument(document.index, name, replace(job, violations=(*faults, *job.violations)), None, ())
+    return ReadDocument(document.index, name, replace(job, violations=(*faults, *job.violations)), None, (), data)
 
 
 def _name_of(data: Mapping[Any, Any]) -> str | None:

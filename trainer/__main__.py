@@ -5,7 +5,7 @@ from importlib import import_module
 
 from trainer.printing import ANSWERS, answer
 
-COMMANDS = ("export", "generate", "report")
+COMMANDS = ("export", "fetch", "generate", "report")
 """Modules of the trainer with a `main(argv) -> int` of their own, loaded when they are asked for."""
 
 

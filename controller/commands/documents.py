@@ -19,7 +19,10 @@ STDIN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One document of a file and what the rules say of it; `document` counts from 0, as YAML streams do."""
+    """One document of a file and what the rules say of it; `document` counts from 0, as YAML streams do.
+
+    `body` is a job's object with each `--set` laid over it.
+    """
 
     file: str
     document: int
@@ -29,6 +32,7 @@ class Judged:
     resolved: Resolved | None
     violations: tuple[Violation, ...]
     warnings: tuple[Violation, ...]
+    body: Mapping[str, Any] | None = None
 
     @property
     def valid(self) -> bool:
@@ -86,6 +90,13 @@ def _judge_file(file: str, overrides: Sequence[Override], one_machine: bool) -> 
         line = raw.count(b"\n", 0, error.start) + 1
         message = f"{source}:{line}: not UTF-8 text; save the file as UTF-8"
         return [Judged(file, 0, None, None, None, None, (Violation("yaml", "", None, message),), ())]
+    return judge_text(text, file, source, overrides, one_machine=one_machine)
+
+
+def judge_text(
+    text: str, file: str, source: str, overrides: Sequence[Override], *, one_machine: bool = False
+) -> list[Judged]:
+    """Every document of a YAML text; `source` names it in errors."""
     return [_judge(file, document, one_machine) for document in read_jobs(text, source, overrides)]
 
 
@@ -94,5 +105,13 @@ def _judge(file: str, read: ReadDocument, one_machine: bool) -> Judged:
     if read.job is not None:
         outcome = resolve(read.job, one_machine=one_machine)
     return Judged(
-        file, read.index, read.name, read.job, read.other, outcome.resolved, outcome.violations, outcome.warnings
+        file=file,
+        document=read.index,
+        name=read.name,
+        job=read.job,
+        other=read.other,
+        resolved=outcome.resolved,
+        violations=outcome.violations,
+        warnings=outcome.warnings,
+        body=read.body,
     )

@@ -10,6 +10,9 @@ from controller.commands.documents import STDIN, Judged
 from controller.tpu import CpuHosts, TpuSlice
 from trainer.contract.violations import Violation
 
+SERVER = "server"
+"""The rule of what a cluster has against a job: no rule of ours, and nothing explains it but the cluster."""
+
 output_option = click.option(
     "-o",
     "--output",
@@ -46,7 +49,7 @@ def echo_text(documents: Sequence[Judged]) -> None:
     for document in documents:
         click.echo(heading(document, documents))
         echo_findings(document)
-    rules = sorted({violation.rule for document in documents for violation in document.violations})
+    rules = sorted({violation.rule for document in documents for violation in document.violations} - {SERVER})
     if rules:
         example = rules[0] if len(rules) == 1 else "RULE"
         click.echo(f"\nwhy a rule exists: grpoctl explain {example}")

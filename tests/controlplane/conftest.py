@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.controlplane.binaries import build_all
 from tests.controlplane.looking import until
 from tests.controlplane.operating import Operating
+from tests.controlplane.plugging import Plugin
 from tests.controlplane.world import World
 
 _NUMBERS = itertools.count(1)
@@ -52,3 +54,9 @@ def operating(world: World, namespace: str) -> Iterator[Operating]:
     operating = Operating(world, namespace)
     yield operating
     operating.close()
+
+
+@pytest.fixture
+def grpo(operating: Operating, tmp_path: Path) -> Plugin:
+    """`kubectl grpo` in the test's namespace."""
+    return Plugin(operating, tmp_path)

@@ -1,0 +1,24 @@
+"""Jobs of a cluster where a command takes run folders: loaded only when a job is named."""
+
+from collections.abc import Mapping
+
+import click
+
+from controller.commands.clusterside import connected, telling
+from controller.plugin import jobs, runfolders
+
+
+def folders_of(
+    ctx: click.Context,
+    runs: Mapping[str, bool],
+    kubeconfig: str | None,
+    context: str | None,
+    namespace: str | None,
+    output_uri: str | None,
+) -> list[str]:
+    """Each run as an address; `runs` says which of them are jobs."""
+    with telling(ctx):
+        session = connected(ctx, kubeconfig, context, namespace)
+        return [
+            runfolders.address(jobs.one(session, run), output_uri) if is_job else run for run, is_job in runs.items()
+        ]

@@ -1,0 +1,67 @@
+"""`grpoctl submit`: a file becomes jobs of a cluster, with its code."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from controller.commands.clusterside import ClusterCommand, cluster_options, output_option
+from controller.commands.documents import file_argument, judge_files, set_option
+from controller.commands.making import (
+    code_option,
+    code_override,
+    dry_run_option,
+    make,
+    refuse_invalid,
+    renamed,
+    suffix_option,
+    suffixed,
+)
+from controller.grpojob import Override
+from controller.plugin import code as packing
+from controller.plugin.connecting import Session
+
+HELP = """Make the GRPOJobs of FILE in the cluster. They are judged here, then by the cluster; all are made, or none.
+
+\b
+  kubectl grpo submit job.yaml --code rewards/ --set optimizer.learningRate=2.0e-6 --name-suffix lr2
+
+ConfigMaps of the same file are applied; objects of other kinds are refused.
+With -o json or yaml: the job as the cluster holds it, a List of several.
+"""
+
+
+@click.command(cls=ClusterCommand, help=HELP)
+@file_argument
+@set_option
+@code_option
+@suffix_option
+@dry_run_option
+@cluster_options()
+@output_option
+@click.pass_context
+def submit(
+    ctx: click.Context,
+    session: Session,
+    file: str,
+    overrides: Sequence[Override],
+    code: Path | None,
+    name_suffix: str | None,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """The ConfigMap of the code has a name of its own, so that no two submissions share it."""
+    files = packing.packed(code) if code else None
+    code_name = f"code-{packing.suffix()}{packing.suffix()}"
+    given = [*overrides, code_override(code_name)] if files else overrides
+    documents = judge_files([file], given)
+    refuse = [document for document in documents if not document.valid]
+    if not refuse and name_suffix is not None:
+        documents = [
+            document
+            if document.name is None or document.body is None
+            else renamed(document, suffixed(document.name, name_suffix))
+            for document in documents
+        ]
+    refuse_invalid(ctx, documents)
+    make(session, documents, files, code_name=code_name, dry_run=dry_run, output=output)

@@ -1,0 +1,67 @@
+"""`kubectl grpo` as a user types it, in a namespace of the tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from click.testing import CliRunner, Result
+
+from controller.cli import main
+from tests.controlplane.operating import Operating
+from tests.controlplane.world import ADMIN_TOKEN
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Plugin:
+    """Commands as the administrator, or with another kubeconfig."""
+
+    def __init__(self, operating: Operating, folder: Path) -> None:
+        self._operating, self._folder = operating, folder
+        self.kubeconfig = operating.world.kubeconfig
+
+    def __call__(self, *words: str, code: int = 0, kubeconfig: Path | None = None) -> Result:
+        """Inside this process, without what its subprocesses print. The exit code must be `code`."""
+        ended = CliRunner().invoke(main, self._whole(words, kubeconfig), prog_name="kubectl grpo")
+        assert ended.exit_code == code, (words, ended.exit_code, ended.output, ended.exception)
+        return ended
+
+    def begun(self, *words: str) -> subprocess.Popen[str]:
+        """As a program of its own."""
+        command = [sys.executable, "-m", "controller", *self._whole(words, None)]
+        environ = {**os.environ, "JAX_PLATFORMS": "cpu"}
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *words: str, code: int = 0) -> str:
+        """What such a program prints in the end."""
+        printed, errors = (process := self.begun(*words)).communicate(timeout=120)
+        assert process.returncode == code, (words, process.returncode, printed, errors)
+        return printed + errors
+
+    def _whole(self, words: tuple[str, ...], kubeconfig: Path | None) -> list[str]:
+        space = () if {"-n", "-A"} & set(words) else ("-n", self._operating.namespace)
+        return [words[0], "--kubeconfig", str(kubeconfig or self.kubeconfig), *space, *words[1:]]
+
+    def file(self, name: str, **spec: Any) -> str:
+        """The path of a job's file, as `operating.apply` would make it."""
+        path = self._folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(self._operating.body(name, **spec)))
+        return str(path)
+
+    def as_viewer(self, *rules: str) -> Path:
+        """The kubeconfig of an account that may read jobs and nothing else."""
+        kubectl, namespace = self._operating.world.kubectl, self._operating.namespace
+        kubectl("-n", namespace, "create", "serviceaccount", "viewer")
+        verbs = "--verb=get,list,watch"
+        kubectl("-n", namespace, "create", "role", "viewer", verbs, "--resource=grpojobs.grpo.dev")
+        account = f"--serviceaccount={namespace}:viewer"
+        kubectl("-n", namespace, "create", "rolebinding", "viewer", "--role=viewer", account)
+        token = kubectl("-n", namespace, "create", "token", "viewer").stdout.strip()
+        path = self._folder / "kubeconfig.viewer"
+        path.write_text(self.kubeconfig.read_text().replace(ADMIN_TOKEN, token))
+        return path

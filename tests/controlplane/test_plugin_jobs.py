@@ -1,0 +1,193 @@
+"""`kubectl grpo` over jobs that are there: listed, shown, waited for, switched, cancelled."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from controller.cluster.resources import GRPOJOBS
+from tests.controlplane.admission import install_crd
+from tests.controlplane.looking import until
+from tests.controlplane.operating import Operating
+from tests.controlplane.plugging import Plugin
+
+RUN = [["run"]] * 9
+
+
+def test_jobs_are_listed_with_what_people_ask_first(operating: Operating, grpo: Plugin) -> None:
+    """The columns of `kubectl get`, by label and phase; as JSON the objects; over all namespaces with theirs."""
+    operating.start()
+    operating.apply("done", [["0"]])
+    operating.apply("rests", RUN, suspend=True)
+    operating.wait_phase("done", "Succeeded")
+    operating.wait_phase("rests", "Suspended")
+    operating.api.patch(GRPOJOBS, "rests", operating.namespace, {"metadata": {"labels": {"team": "a"}}})
+    head, *rows = (line.split() for line in grpo("list").stdout.splitlines())
+    assert head == ["NAME", "PHASE", "TPU", "STEP", "REWARD", "RESTARTS", "ETA", "AGE"]
+    assert [row[:4] for row in rows] == [["done", "Succeeded", "cpu", "1x1"], ["rests", "Suspended", "cpu", "1x1"]]
+    listed = json.loads(grpo("list", "-l", "team=a", "-o", "json").stdout)
+    assert [(listed["kind"], one["kind"], one["metadata"]["name"]) for one in listed["items"]] == [
+        ("List", "GRPOJob", "rests")
+    ]
+    assert [one["metadata"]["name"] for one in yaml.safe_load(grpo("list", "-o", "yaml").stdout)["items"]] == [
+        "done",
+        "rests",
+    ]
+    assert [line.split()[0] for line in grpo("list", "--phase", "succeeded").stdout.splitlines()] == ["NAME", "done"]
+    everywhere = grpo("list", "-A").stdout.splitlines()
+    assert everywhere[0].split()[:2] == ["NAMESPACE", "NAME"]
+    assert [operating.namespace, "rests"] in [line.split()[:2] for line in everywhere]
+
+
+def test_one_job_is_shown_on_one_screen(operating: Operating, grpo: Plugin) -> None:
+    """Plan, attempts with their cause, conditions, pods and events; and the same as data."""
+    operating.start()
+    operating.apply("shown", [["wait:1 1", "wait:1 9"], ["run", "run"]], hosts=2)
+    operating.wait(lambda: len(operating.attempts("shown")) == 1, "the first attempt's end")
+    operating.wait(lambda: operating.condition("shown", "Running")[0] == "True", "the second attempt")
+    operating.wait(lambda: "TrainerFailed" in operating.events("shown"), "the event of the failure")
+    told = grpo("status", "shown").stdout
+    assert re.search(r"^shown  Running  namespace \S+, cpu 2x1, age \d+s$", told, re.M)
+    assert "32 sequences per step; each of 2 processes" in told
+    assert "1 of 3 restarts, 0 of 100 disruptions" in told
+    assert "TrainerFailed (Failure, exit code 1) in shown-slice-0-0-" in told
+    assert re.search(r"^  Running +True +\d+s +Running +2 of 2 pods run$", told, re.M)
+    assert re.search(r"^  shown-slice-0-1-\w+ +0 +1 +1 +Running +test-node +\d+s$", told, re.M)
+    assert re.search(r"Warning +TrainerFailed +GRPOJob/shown", told)
+    data = json.loads(grpo("status", "shown", "-o", "json").stdout)
+    assert set(data) == {"job", "pods", "events", "hidden"}
+    assert [(pod["host"], pod["attempt"], pod["phase"]) for pod in data["pods"]] == [
+        (0, 1, "Running"),
+        (1, 1, "Running"),
+    ]
+    assert "managedFields" not in data["job"]["metadata"]
+
+
+def test_who_may_read_jobs_alone_sees_what_he_may(operating: Operating, grpo: Plugin) -> None:
+    """The screen says what is hidden; what needs more says in one sentence what is not allowed."""
+    operating.start()
+    operating.apply("theirs", RUN)
+    operating.wait_phase("theirs", "Running")
+    viewer = grpo.as_viewer()
+    told = grpo("status", "theirs", kubeconfig=viewer).stdout
+    assert "pods: not allowed to read them" in told
+    assert "events: not allowed to read them" in told
+    refused = grpo("suspend", "theirs", kubeconfig=viewer, code=3).stderr
+    assert re.fullmatch(
+        r'error: not allowed: User "\S+:viewer" cannot patch resource "grpojobs" .+; ask for .+\n', refused
+    )
+    assert "error: not allowed" in grpo("list", "-A", kubeconfig=viewer, code=3).stderr
+
+
+def test_wait_exits_with_the_jobs_result(operating: Operating, grpo: Plugin) -> None:
+    """0 where all succeeded, 1 where one failed or was deleted, 124 where the time is over; a line for each."""
+    operating.start()
+    operating.apply("good", [["wait:2 0"]])
+    operating.apply("bad", [["2"]])
+    operating.apply("long", RUN)
+    assert grpo("wait", "good").stdout == "good succeeded: Completed: every process ended with exit code 0\n"
+    told = grpo("wait", "bad", "good", code=1).stdout
+    assert re.search(r"^bad failed: InvalidConfig: .*host 0 ends attempt 0 with 2", told, re.M)
+    assert "not ended after 1 s: long" in grpo("wait", "--all", "--timeout", "1", code=124).stderr
+    with grpo.begun("wait", "long", "-o", "json") as waiting:
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline() == "waiting for 1 job\n"
+        grpo("cancel", "long")
+        printed, errors = waiting.communicate(timeout=60)
+    assert (waiting.returncode, json.loads(printed)["items"]) == (1, [])
+    assert "long was deleted before it ended" in errors
+    ended = json.loads(grpo("wait", "good", "bad", "-o", "json", code=1).stdout)
+    assert [one["status"]["phase"] for one in ended["items"]] == ["Succeeded", "Failed"]
+
+
+def test_watch_prints_each_change_to_the_end(operating: Operating, grpo: Plugin) -> None:
+    """A line for each phase, and the exit code of the job."""
+    operating.start()
+    operating.apply("seen", [["wait:2 0"]])
+    phases = [line.split()[1] for line in grpo("watch", "seen").stdout.splitlines()]
+    assert phases[0] == "PHASE"
+    assert phases[-2:] == ["Running", "Succeeded"]
+    assert len(set(phases)) == len(phases)
+
+
+def test_top_shows_who_holds_devices(operating: Operating, grpo: Plugin) -> None:
+    """The largest first, jobs without a machine not at all; and a sum."""
+    operating.start()
+    operating.apply("small", RUN)
+    operating.apply("large", RUN, hosts=2)
+    operating.apply("rests", RUN, suspend=True)
+    for name in ("small", "large"):
+        operating.wait_phase(name, "Running")
+    _, *rows, last = grpo("top").stdout.splitlines()
+    assert [row.split()[:3] for row in rows] == [["large", "Running", "2"], ["small", "Running", "1"]]
+    assert last == "2 jobs, 3 chips, 0 tokens per second"
+    assert [row["devices"] for row in json.loads(grpo("top", "-o", "json").stdout)] == [2, 1]
+
+
+def test_jobs_are_suspended_resumed_and_cancelled(operating: Operating, grpo: Plugin) -> None:
+    """What is so already, or over, is left; a cancelled job is gone with its pods."""
+    operating.start()
+    operating.apply("first", RUN)
+    operating.apply("over", [["0"]])
+    operating.wait_phase("first", "Running")
+    operating.wait_phase("over", "Succeeded")
+    told = grpo("suspend", "first", "over").stdout.splitlines()
+    assert told == ["first suspended", "over has ended (Succeeded), left as it is"]
+    operating.wait_phase("first", "Suspended")
+    assert grpo("suspend", "first").stdout == "first is suspended already\n"
+    assert grpo("resume", "first").stdout == "first resumed\n"
+    operating.wait_phase("first", "Running")
+    assert grpo("cancel", "first", "over").stdout.splitlines() == ["first cancelled", "over cancelled"]
+    operating.wait(lambda: not operating.job("first") and not operating.pods("first"), "the job's end")
+
+
+def test_a_hundred_jobs_are_one_command(operating: Operating, grpo: Plugin) -> None:
+    """List, resume, suspend, wait and cancel take a hundred jobs at once, and each is told."""
+    for number in range(100):
+        body = operating.body(f"job-{number:03}", suspend=True)
+        body["metadata"]["labels"] = {"sweep": "a" if number % 2 else "b"}
+        operating.api.create(GRPOJOBS, body, operating.namespace)
+    assert len(grpo("list").stdout.splitlines()) == 101
+    assert len(json.loads(grpo("list", "-l", "sweep=a", "-o", "json").stdout)["items"]) == 50
+    assert len(grpo("resume", "-l", "sweep=a").stdout.splitlines()) == 50
+    assert grpo("suspend", "--all").stdout.count("suspended already") == 50
+    assert grpo("wait", "--all", "--timeout", "0.5", code=124).stderr.count("job-") == 100
+    assert grpo("cancel", "--all").stdout.count("cancelled") == 100
+    assert "no jobs in namespace" in until(lambda: grpo("list").stderr, "the end of all jobs")
+
+
+def test_a_job_that_is_not_there_is_told_with_what_was_meant(operating: Operating, grpo: Plugin) -> None:
+    """The nearest name, the namespace where there is one, or how to find it; exit code 4."""
+    operating.apply("training", RUN, suspend=True)
+    assert "no job trainin in namespace" in grpo("status", "trainin", code=4).stderr
+    assert "did you mean training?" in grpo("status", "trainin", code=4).stderr
+    elsewhere = grpo("status", "training", "-n", "default", code=4).stderr
+    assert f"there is one in namespace {operating.namespace}: give -n" in elsewhere
+    assert "`kubectl grpo list -A` shows all" in grpo("logs", "nothing-like-it", code=4).stderr
+    assert grpo("suspend", "training", "nothing-like-it", code=4).stdout == ""
+
+
+def test_a_cluster_without_the_definition_is_told(operating: Operating, grpo: Plugin) -> None:
+    """It is one sentence with the command that installs it, whatever was asked."""
+    operating.world.kubectl("delete", "crd", "grpojobs.grpo.dev", "--timeout=30s")
+    try:
+        for words in (("list",), ("status", "any"), ("submit", grpo.file("any"))):
+            told = until(lambda words=words: _lacking(grpo, words), "the end of the definition")
+            assert "kubectl apply --server-side -f crds/grpojobs.yaml" in told
+    finally:
+        install_crd(operating.world)
+
+
+def _lacking(grpo: Plugin, words: tuple[str, ...]) -> str | None:
+    try:
+        told: str = grpo(*words, code=3).stderr
+    except AssertionError:  # it is still there
+        return None
+    return told if "knows no GRPOJob" in told else None
+
+
+@pytest.mark.parametrize("words", [("suspend",), ("suspend", "a", "--all"), ("cancel",), ("watch", "a", "-A")])
+def test_which_jobs_must_be_said(grpo: Plugin, words: tuple[str, ...]) -> None:
+    """No command takes all jobs by accident."""
+    assert grpo(*words, code=2).stderr.startswith("error: ")
