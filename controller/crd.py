@@ -108,10 +108,13 @@ def _fix(section: Schema, mutable: Collection[str], at: str = "") -> None:
         if "properties" in value:
             _fix(value, mutable, f"{path}.")
         same = f"has(self.{key}) == has(oldSelf.{key})"
-        if "properties" not in value:
+        if "default" in value:
+            if "properties" in value:
+                continue
+            # Always there, but while the server looks at a section's default itself. Looks cost each write of a status.
+            same = f"!has(self.{key}) || self.{key} == oldSelf.{key}"
+        elif "properties" not in value:
             same += f" && (!has(self.{key}) || self.{key} == oldSelf.{key})"
-        elif "default" in value:
-            continue
         rules.append({"rule": same, "message": FIXED, "fieldPath": f".{key}", "reason": "FieldValueForbidden"})
     section["x-kubernetes-validations"] = rules
 
