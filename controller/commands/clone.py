@@ -32,7 +32,7 @@ HELP = """Make a new job with the specification of JOB, and --set laid over it; 
 \b
   kubectl grpo clone demo --set optimizer.learningRate=2.0e-6 --name-suffix lr2
 
-Code that JOB owns (`submit --code`) is copied, so that the clone stays whole when JOB is deleted.
+Code that JOB owns (`submit --code`) is the clone's too, and stays when JOB is deleted.
 With -o json or yaml: the new job as the cluster holds it.
 """
 
@@ -59,12 +59,11 @@ def clone(
     """A clone is not suspended, whatever JOB is, unless --set says so."""
     original = jobs.one(session, job)
     files = packing.packed(code) if code else _own_code(session, original)
-    code_name = f"code-{packing.suffix()}{packing.suffix()}"
-    given = [*([code_override(code_name)] if files else []), *overrides]
+    given = [*([code_override(files)] if files else []), *overrides]
     body = _body_of(original, suffixed(job, name_suffix or RANDOM))
     documents = judge_text(dump_document(body), f"clone of {job}", f"clone of {job}", given)
     refuse_invalid(ctx, documents)
-    make(session, documents, files, code_name=code_name, dry_run=dry_run, output=output)
+    make(session, documents, files, dry_run=dry_run, output=output)
 
 
 def _body_of(original: jobs.Body, name: str) -> jobs.Body:

@@ -49,7 +49,7 @@ def logs(
         ctx.exit(_from_run_folder(body, process, attempt, tail, output_uri))
     if follow:
         _print(podlogs.followed(session, body, place, attempt, tail, _begins, _Waiting()))
-        click.echo(f"{job}: {jobs.told_of_end(jobs.one(session, job))}", err=True)
+        click.echo(f"{job}: {jobs.told_of_end(jobs.same(session, body))}", err=True)
     elif worker is not None:
         _print(podlogs.printed(session, body, worker, tail))
 

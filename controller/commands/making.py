@@ -44,9 +44,9 @@ def suffixed(name: str, suffix: str | None) -> str:
     return f"{name}-{code.suffix() if suffix == RANDOM else suffix.lstrip('-')}"
 
 
-def code_override(name: str) -> Override:
-    """`spec.code` names the ConfigMap; whatever code was there, it takes its place."""
-    return Override("code", ("code",), {"configMap": name})
+def code_override(files: Mapping[str, str]) -> Override:
+    """`spec.code` names their ConfigMap; whatever code was there, it takes its place."""
+    return Override("code", ("code",), {"configMap": code.name_of(files)})
 
 
 def refuse_invalid(ctx: click.Context, documents: Sequence[Judged]) -> None:
@@ -64,7 +64,6 @@ def make(
     documents: Sequence[Judged],
     files: Mapping[str, str] | None,
     *,
-    code_name: str,
     dry_run: bool,
     output: str,
 ) -> None:
@@ -74,7 +73,7 @@ def make(
     namespaces = {job["metadata"]["namespace"] for job in jobs}
     if files is not None and len(namespaces) > 1:
         raise Trouble("--code: the jobs are in several namespaces; submit them one by one", Exit.USAGE)
-    packed = None if files is None else code.config_map(code_name, namespaces.pop(), dict(files))
+    packed = None if files is None else code.config_map(namespaces.pop(), files)
     made = submit(session, Submission(jobs, packed, others), dry_run=dry_run)
     if output != "text":
         show_data(bare(made[0]) if len(made) == 1 else as_list(made), output)

@@ -13,13 +13,13 @@ from rich.text import Text
 
 from controller.commands.jobrows import STYLES, age, number, table_of
 from controller.plugin import runfolders
-from controller.plugin.jobs import phase_of
+from controller.plugin.jobs import is_over, phase_of
 from controller.plugin.whole import Whole
 
 Body = dict[str, Any]
 MOST_ATTEMPTS, MOST_PODS = 4, 16
-GOOD = {"Validated": "True", "Admitted": "True", "Provisioned": "True", "Running": "True", "Progressing": "True"}
-NOT_SO = {("Failed", "False"), ("Succeeded", "False"), ("Restarting", "False"), ("Suspended", "False")}
+STATES = ("Validated", "Admitted", "Provisioned", "Running", "Progressing")
+"""Conditions of a job that goes on, told whatever they are; the others once they are so."""
 
 
 def screen_of(whole: Whole) -> RenderableType:
@@ -37,7 +37,7 @@ def screen_of(whole: Whole) -> RenderableType:
 
 def _head(job: Body) -> Text:
     metadata, status, phase = job["metadata"], job.get("status") or {}, phase_of(job)
-    text = Text(metadata["name"], "bold")
+    text = Text().append(metadata["name"], "bold")
     text.append(f"  {phase}", STYLES.get(phase, ""))
     devices = f", {status['devices']}" if status.get("devices") else ""
     took = age(status.get("startTime"), status.get("completionTime"))
@@ -63,21 +63,21 @@ def _told(job: Body) -> Iterator[tuple[str, str]]:
     if plan := status.get("plan"):
         yield "plan", plan["summary"]
     if progress := status.get("progress"):
-        yield "progress", _progress(progress)
+        yield "progress", _progress(progress, over=is_over(job))
     if (checkpoint := status.get("checkpoint") or {}).get("lastStep") is not None:
         yield "checkpoint", f"step {checkpoint['lastStep']}"
     yield from _attempts(job["spec"].get("restart") or {}, status.get("attempts") or {})
 
 
-def _progress(progress: Body) -> str:
+def _progress(progress: Body, *, over: bool) -> str:
     parts = [f"step {progress['display']}"]
     if progress.get("rewardMean") is not None:
         parts.append(f"reward {number(progress['rewardMean'])}")
     if progress.get("tokensPerSecondPerChip") is not None:
         parts.append(f"{progress['tokensPerSecondPerChip']:,.0f} tokens/s per chip")
-    if progress.get("eta"):
+    if progress.get("eta") and not over:
         parts.append(f"{progress['eta']} left")
-    if progress.get("lastStepTime"):
+    if progress.get("lastStepTime") and progress["step"] and not over:
         parts.append(f"last step {age(progress['lastStepTime'])} ago")
     return ", ".join(parts)
 
@@ -98,13 +98,13 @@ def _attempts(allowed: Body, attempts: Body) -> Iterator[tuple[str, str]]:
 
 def _conditions(job: Body) -> Table:
     found = (job.get("status") or {}).get("conditions") or ()
-    shown = [one for one in found if (one["type"], one["status"]) not in NOT_SO]
+    shown = [one for one in found if one["status"] == "True" or (one["type"] in STATES and not is_over(job))]
     table = table_of(("CONDITION", "STATUS", "SINCE", "REASON", "MESSAGE"), (), wraps="MESSAGE")
     for one in shown:
-        bad = one["type"] == "Failed" or GOOD.get(one["type"], "True") != one["status"]
+        bad = one["type"] == "Failed" or one["status"] != "True"
         style = "yellow" if bad else "green"
         since = age(one["lastTransitionTime"])
-        table.add_row(one["type"], Text(one["status"], style), since, one["reason"], Text(one["message"]))
+        table.add_row(one["type"], Text(one["status"], style), since, one["reason"], _message(one["message"], bad))
     return table
 
 
@@ -132,6 +132,11 @@ def _events(whole: Whole) -> Table:
     table = table_of(("AGO", "TYPE", "REASON", "OBJECT", "MESSAGE"), (), wraps="MESSAGE")
     for event in whole.events:
         style = "yellow" if event["type"] == "Warning" else ""
-        told = Text(event["message"])
+        told = _message(event["message"], bool(style))
         table.add_row(age(event["time"]), Text(event["type"], style), event["reason"], event["object"], told)
     return table
+
+
+def _message(text: str, whole: bool) -> Text:
+    """In full where something is the matter; else as much as fits into the line, for a terminal has few."""
+    return Text(text) if whole else Text(text, no_wrap=True, overflow="ellipsis")

@@ -50,10 +50,9 @@ def submit(
     dry_run: bool,
     output: str,
 ) -> None:
-    """The ConfigMap of the code has a name of its own, so that no two submissions share it."""
+    """The ConfigMap of the code is named after what is in it, so that jobs with the same code share one."""
     files = packing.packed(code) if code else None
-    code_name = f"code-{packing.suffix()}{packing.suffix()}"
-    given = [*overrides, code_override(code_name)] if files else overrides
+    given = [*overrides, code_override(files)] if files else overrides
     documents = judge_files([file], given)
     refuse = [document for document in documents if not document.valid]
     if not refuse and name_suffix is not None:
@@ -64,4 +63,4 @@ def submit(
             for document in documents
         ]
     refuse_invalid(ctx, documents)
-    make(session, documents, files, code_name=code_name, dry_run=dry_run, output=output)
+    make(session, documents, files, dry_run=dry_run, output=output)

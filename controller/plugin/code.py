@@ -3,9 +3,11 @@
 It asks no cluster. What a ConfigMap cannot hold is refused, for a job would miss it only on its machines.
 """
 
+import hashlib
+import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ Body = dict[str, Any]
 LARGEST_BYTES = 1_000_000
 """The API server takes 1 MiB, names and metadata included."""
 KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+DIGITS = 16
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """Those with which Kubernetes ends the names that it makes: no word comes of them."""
 
@@ -54,13 +57,20 @@ def _files(folder: Path) -> Iterator[Path]:
         yield path
 
 
-def config_map(name: str, namespace: str, data: dict[str, str]) -> Body:
+def name_of(data: Mapping[str, str]) -> str:
+    """The same for the same files: jobs with the same code share it."""
+    text = json.dumps(dict(data), sort_keys=True)
+    return f"code-{hashlib.sha256(text.encode()).hexdigest()[:DIGITS]}"
+
+
+def config_map(namespace: str, data: Mapping[str, str]) -> Body:
+    name = name_of(data)
     metadata = {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "grpoctl"}}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, "data": data}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, "data": dict(data)}
 
 
 def owners(jobs: Iterable[Body]) -> Body:
-    """What makes the ConfigMap go when the last of these jobs is gone."""
+    """Laid over those that it has: the ConfigMap goes when the last of its jobs is gone."""
     references = [
         {
             "apiVersion": names.API_VERSION,

@@ -38,6 +38,20 @@ def one(session: Session, name: str) -> Body:
     raise Trouble(f"no job {name} in namespace {session.own_namespace}; {_meant(session, name)}", Exit.ABSENT)
 
 
+def same(session: Session, body: Body) -> Body:
+    """The job as it is now. Raises `Trouble` where it was deleted, whatever has its name by now."""
+    name = body["metadata"]["name"]
+    try:
+        found = session.api.get(GRPOJOBS, name, body["metadata"]["namespace"])
+    except ApiError as error:
+        if not error.is_not_found:
+            raise
+        found = None
+    if found is None or found["metadata"]["uid"] != body["metadata"]["uid"]:
+        raise Trouble(f"{name} was deleted before it ended", Exit.FAILED)
+    return found
+
+
 def chosen(session: Session, names: Sequence[str], selector: str | None, take_all: bool) -> list[Body]:
     """The jobs that were named, those with a label, or all: exactly one of the three."""
     if (len(names) > 0) + (selector is not None) + take_all != 1:

@@ -163,7 +163,7 @@ def _is_over(session: Session, job: Body, worker: Worker) -> bool:
 def _now(session: Session, job: Body) -> Body | None:
     """The job, None where it is no more; as it was, where the API server does not say."""
     try:
-        return _patiently(lambda: jobs.one(session, job["metadata"]["name"])) or job
+        return _patiently(lambda: jobs.same(session, job)) or job
     except Trouble:
         return None
 

@@ -55,14 +55,14 @@ def submit(session: Session, submission: Submission, *, dry_run: bool) -> list[B
         return judged
     for other in submission.others:
         session.api.apply(CONFIG_MAPS, other, other["metadata"]["namespace"], manager=MANAGER)
-    if submission.code is not None:
-        session.api.create(CONFIG_MAPS, submission.code, submission.code["metadata"]["namespace"], manager=MANAGER)
+    is_new = submission.code is not None and _is_made(session, submission.code)
     made: list[Body] = []
     try:
         for job in submission.jobs:
             made.append(_create(session, job, dry_run=False))
     finally:
-        _hand_over(session, submission.code, made)
+        if submission.code is not None:
+            _hand_over(session, submission.code, made, is_new)
     return made
 
 
@@ -80,12 +80,28 @@ def _create(session: Session, job: Body, *, dry_run: bool) -> Body:
         raise
 
 
-def _hand_over(session: Session, config_map: Body | None, jobs: Sequence[Body]) -> None:
-    """The code belongs to the jobs that there are, and goes at once where there is none."""
-    if config_map is None:
-        return
+def _is_made(session: Session, config_map: Body) -> bool:
+    """False where it is there already: its name says what is in it."""
+    try:
+        session.api.create(CONFIG_MAPS, config_map, config_map["metadata"]["namespace"], manager=MANAGER)
+    except ApiError as error:
+        if not error.already_exists:
+            raise
+        return False
+    return True
+
+
+def _hand_over(session: Session, config_map: Body, jobs: Sequence[Body], is_new: bool) -> None:
+    """The code belongs to the jobs that there are, too; made for nobody, it goes."""
     name, namespace = config_map["metadata"]["name"], config_map["metadata"]["namespace"]
     if jobs:
-        session.api.patch(CONFIG_MAPS, name, namespace, code.owners(jobs), manager=MANAGER)
-    else:
+        try:
+            session.api.patch(CONFIG_MAPS, name, namespace, code.owners(jobs), kind="strategic", manager=MANAGER)
+        except ApiError as error:
+            if not error.is_not_found:
+                raise
+            # It was another job's that went meanwhile, and went with it.
+            metadata = config_map["metadata"] | code.owners(jobs)["metadata"]
+            session.api.create(CONFIG_MAPS, config_map | {"metadata": metadata}, namespace, manager=MANAGER)
+    elif is_new:
         session.api.delete(CONFIG_MAPS, name, namespace, propagation="Background")

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from controller.cluster.resources import GRPOJOBS
+from tests.controller.test_cli import on_terminal
 from tests.controlplane.admission import install_crd
 from tests.controlplane.looking import until
 from tests.controlplane.operating import Operating
@@ -109,6 +110,17 @@ def test_watch_prints_each_change_to_the_end(operating: Operating, grpo: Plugin)
     assert phases[0] == "PHASE"
     assert phases[-2:] == ["Running", "Succeeded"]
     assert len(set(phases)) == len(phases)
+
+
+def test_watch_draws_a_screen_on_a_terminal(operating: Operating, grpo: Plugin) -> None:
+    """It is drawn again in its place, and stays as the job ended."""
+    operating.start()
+    operating.apply("drawn", [["wait:2 0"]])
+    printed = on_terminal("watch", "drawn", "--kubeconfig", str(grpo.kubeconfig), "-n", operating.namespace)
+    frames = printed.split("\x1b[1A")
+    assert len(frames) > 2
+    assert "Succeeded" in frames[-1]
+    assert "every process ended with exit code 0" in frames[-1]
 
 
 def test_top_shows_who_holds_devices(operating: Operating, grpo: Plugin) -> None:

@@ -62,3 +62,17 @@ def test_a_job_that_says_nothing_yet_is_waited_for(operating: Operating, grpo: P
         assert process.stderr.readline() == "--- later is Suspended ---\n"
         operating.change("later", suspend=False)
         assert process.communicate(timeout=120)[0].splitlines() == said(0, 0, 5)
+
+
+def test_a_job_that_is_cancelled_ends_its_log(operating: Operating, grpo: Plugin) -> None:
+    """What was said until then is whole; the exit code tells that it did not end by itself."""
+    operating.start()
+    operating.apply("brief", [["say:5 run"]])
+    operating.wait_phase("brief", "Running")
+    with grpo.begun("logs", "-f", "brief") as process:
+        assert process.stdout is not None
+        first = [process.stdout.readline().strip() for _ in range(5)]
+        grpo("cancel", "brief")
+        printed, errors = process.communicate(timeout=60)
+    assert (first, printed, process.returncode) == (said(0, 0, 5), "", 1)
+    assert errors.endswith("error: brief was deleted before it ended\n")

@@ -106,17 +106,25 @@ def test_a_dry_run_makes_nothing(operating: Operating, grpo: Plugin, code: Path)
 
 
 def test_a_clone_is_the_same_but_for_what_is_set(operating: Operating, grpo: Plugin, code: Path) -> None:
-    """It has a copy of the code that its original owns, stays whole without it, and does not rest where that does."""
+    """It shares the code of its original, which stays until the last is gone, and does not rest where that does."""
     operating.start()
     grpo("submit", grpo.file("first", env=ENDS, suspend=True), "--code", str(code))
     cloned = json.loads(grpo("clone", "first", "--name-suffix", "b", "--set", "steps=7", "-o", "json").stdout)
     assert (cloned["metadata"]["name"], cloned["spec"]["steps"]) == ("first-b", 7)
+    assert cloned["spec"]["code"] == operating.job("first")["spec"]["code"]
     grpo("cancel", "first")
-    operating.wait(lambda: len(config_maps(operating)) == 1, "the end of the original's code")
     assert operating.wait_phase("first-b", "Succeeded")
+    operating.wait(lambda: _owners(operating) == ["first-b"], "the end of the original's part in the code")
     assert grpo("clone", "first-b", "--dry-run").stdout.endswith(" created (server dry run)\n")
     told = grpo("clone", "first-b", "--set", "rollout.batchSize=100", code=1).stderr
     assert "spec.rollout.batchSize: 100 must be a multiple of" in told
+    grpo("cancel", "first-b")
+    operating.wait(lambda: not config_maps(operating), "the end of the code")
+
+
+def _owners(operating: Operating) -> list[str]:
+    (packed,) = config_maps(operating).values()
+    return [owner["name"] for owner in packed["metadata"]["ownerReferences"]]
 
 
 def test_a_clone_names_shared_code_again(operating: Operating, grpo: Plugin) -> None:
