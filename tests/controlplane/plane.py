@@ -32,6 +32,7 @@ from tests.controlplane.world import ADMIN_TOKEN, NODE_ADDRESS, write_kubeconfig
 
 SERVICE_ADDRESS = "10.0.0.1"
 START_SECONDS = 60.0
+DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 ETCD = ("--data-dir=etcd", "--unsafe-no-fsync", "--log-level=warn")
 API_SERVER = (
     "--etcd-servers=http://127.0.0.1:2379",
@@ -138,6 +139,7 @@ class Plane:
             group, plural = definition["spec"]["group"], definition["spec"]["names"]["plural"]
             for version in versions:
                 self._until_answered(f"https://{NODE_ADDRESS}/apis/{group}/{version}/{plural}?limit=1")
+                self._until_discovered(group, version, plural)
         self.start(name)
         webhooks = controller.webhooks(authority)
         for webhook in (one for manifest in webhooks for one in manifest["webhooks"]):
@@ -182,6 +184,21 @@ class Plane:
         subprocess.run(
             command, cwd=self._folder, input=given, text=True, check=True, stdout=sys.stderr, timeout=START_SECONDS
         )
+
+    def _until_discovered(self, group: str, version: str, plural: str) -> None:
+        """Served is not yet known: a controller that looks up what there is would end where its own kind is missing."""
+        context = ssl.create_default_context(cafile=str(self._folder / "ca.crt"))
+        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Accept": DISCOVERY}
+        request = urllib.request.Request(f"https://{NODE_ADDRESS}/apis", headers=headers)
+        end = time.monotonic() + START_SECONDS
+        while True:
+            with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+                groups = {one["metadata"]["name"]: one["versions"] for one in json.load(answer)["items"]}
+            known = [one for one in groups.get(group, ()) if one["version"] == version]
+            if any(kind["resource"] == plural for one in known for kind in one["resources"]):
+                return
+            assert time.monotonic() < end, f"{plural}.{version}.{group} was not discovered in {START_SECONDS:.0f} s"
+            time.sleep(0.05)
 
     def _until_answered(self, url: str, absent: int | None = None) -> None:
         context = ssl.create_default_context(cafile=str(self._folder / "ca.crt")) if url.startswith("https:") else None
