@@ -17,7 +17,8 @@ from typing import Any
 from tests.golang import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ("buildah", "debootstrap", "runc")
+NAMED_BASE = os.environ.get("GRPO_TEST_BASE")
+NEEDED = ("buildah", "runc") if NAMED_BASE else ("buildah", "debootstrap", "runc")
 LOCAL_BASE = "localhost/grpo-base:bookworm"
 PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 PIP_SETTINGS = Path("/etc/pip.conf")
@@ -61,8 +62,8 @@ class Store:
 
     def base(self, tell: Tell) -> str:
         """The image that both Dockerfiles start from; Debian's own Python where no other is named."""
-        if named := os.environ.get("GRPO_TEST_BASE"):
-            return named
+        if NAMED_BASE:
+            return NAMED_BASE
         if not self.has(LOCAL_BASE):
             tell("making a base image with debootstrap (once) ...")
             files = self.folder / "bookworm"

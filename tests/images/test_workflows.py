@@ -26,7 +26,8 @@ def test_actionlint_would_find_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_the_release_builds_from_the_base_of_the_dockerfiles() -> None:
-    """What a release pins by digest is what a build by hand takes by its tag."""
+    """What a release pins by digest is what a build by hand takes by its tag, and what CI tests."""
     (base,) = re.findall(r"^  BASE: (\S+)$", (WORKFLOWS / "release.yml").read_text(), re.M)
+    assert f'GRPO_TEST_BASE: "{base}"' in (WORKFLOWS / "ci.yml").read_text()
     for half in ("controller", "trainer"):
         assert f"ARG BASE={base}\n" in (ROOT / half / "Dockerfile").read_text()
