@@ -5,8 +5,8 @@ READY  := $(VENV)/.ready
 LOCKS  := base controller trainer tpu cuda images dev parity tunix
 PARITY := .venv-parity
 TUNIX  := .venv-tunix
-# The tests of a file share what they start and compile, so one process takes them all.
-BY_FILE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# The tests of a file share what they start and compile, so one process takes them all; a third waits while two compute.
+BY_FILE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
