@@ -40,7 +40,16 @@ class Door:
 
     @property
     def ready(self) -> bool:
-        return self._certificate is not None and datetime.now(UTC) < ends_at(self._certificate)
+        return self.fault is None
+
+    @property
+    def fault(self) -> str | None:
+        """Why clients are not served, None where they are."""
+        if self._certificate is None:
+            return f"port {self._port} has no certificate yet"
+        if datetime.now(UTC) < (end := ends_at(self._certificate)):
+            return None
+        return f"the certificate of port {self._port} ended at {end:%Y-%m-%d %H:%M} UTC, and there is no newer one"
 
     @property
     def authorities(self) -> bytes:
@@ -66,6 +75,8 @@ class Door:
         while not self._ended.wait(pause):
             try:
                 self._serve(self._source.current())
+                if self.fault:
+                    log.warning("%s", self.fault)
             except (ApiError, OSError, ValueError) as error:
                 log.warning("port %d has no new certificate: %s", self._port, error)
             pause = self._look_seconds if self._server else FIRST_LOOK_SECONDS

@@ -118,8 +118,8 @@ def broken_job(api: Api, namespace: str, host: str) -> str:
     except ApiError as error:
         if "batchSize" in error.message:
             return "refused by the webhook, in the words of grpoctl validate"
-        raise BrokenError(f"the webhook did not judge: {error.message}; {_why(host)}") from error
-    raise BrokenError(f"it was accepted, so the webhook did not judge; {_why(host)}")
+        raise BrokenError(f"the webhook did not judge: {error.message}; {why_unjudged(host)}") from error
+    raise BrokenError(f"it was accepted, so the webhook did not judge; {why_unjudged(host)}")
 
 
 def _dry_run(api: Api, namespace: str, rollout: Body) -> None:
@@ -128,10 +128,10 @@ def _dry_run(api: Api, namespace: str, rollout: Body) -> None:
     api.request("POST", GRPOJOBS.path(namespace), {"dryRun": "All"}, body)
 
 
-def _why(host: str) -> str:
+def why_unjudged(host: str, port: int = 443) -> str:
     """What this pod sees of the webhook tells whose fault it is."""
     try:
-        certificate = x509.load_der_x509_certificate(_shown(host))
+        certificate = x509.load_der_x509_certificate(_shown(host, port))
     except (OSError, ValueError) as error:
         return (
             f"nobody answers at {host} ({error}): are the operator's pods ready, and does a NetworkPolicy or a mesh "
@@ -148,12 +148,12 @@ def _why(host: str) -> str:
     )
 
 
-def _shown(host: str) -> bytes:
+def _shown(host: str, port: int) -> bytes:
     """The certificate that is served there, whoever signed it."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection((host, 443), CONNECT_SECONDS) as connection,
+        socket.create_connection((host, port), CONNECT_SECONDS) as connection,
         context.wrap_socket(connection, server_hostname=host) as tls,
     ):
         return tls.getpeercert(binary_form=True) or b""

@@ -61,8 +61,8 @@ class Doors:
             door.stop()
 
     @property
-    def ready(self) -> bool:
-        return all(door.ready for door in self.doors)
+    def fault(self) -> str | None:
+        return next((door.fault for door in self.doors if door.fault), None)
 
     def prepare(self, namespace: str) -> None:
         """Pods there are told whom to trust; a job does not wait for it."""

@@ -159,4 +159,4 @@ class Operator:
     def _unready(self) -> str | None:
         if not all(store.has_synced for store in self._watching.stores):
             return "the first lists are not in"
-        return None if self.doors.ready else "there is no certificate yet"
+        return self.doors.fault

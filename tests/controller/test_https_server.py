@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from controller.https.certificates import Certificate, issue, server_context
+from controller.https.certificates import LIFETIME, Certificate, issue, server_context
 from controller.https.door import Door
 from controller.https.server import Answer, Limits, Server, Told
 from controller.webhook.admission import Admission
@@ -205,4 +205,17 @@ def test_the_door_opens_with_a_certificate_and_takes_the_next(
 
     until(lambda: shown() == ssl.PEM_cert_to_DER_cert(other.chain.decode()))
     connection.close()
+    door.stop()
+
+
+def test_a_certificate_that_has_ended_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Clients refuse it, so the door is not ready, and says since when; a newer one mends it."""
+    source = Changing()
+    source.certificate = issue(["127.0.0.1"], datetime.now(UTC) - 2 * LIFETIME)
+    door = Door(source, "127.0.0.1", 0, Admission(), look_seconds=0.05)
+    door.start()
+    until(lambda: "and there is no newer one" in caplog.text)
+    assert str(door.fault).startswith("the certificate of port 0 ended at ")
+    source.certificate = issue(["127.0.0.1"], datetime.now(UTC))
+    until(lambda: door.ready)
     door.stop()

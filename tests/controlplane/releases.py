@@ -46,15 +46,16 @@ class Release:
         self.world, self.name, self.namespace = world, name, namespace
 
     def run(self, verb: str, *arguments: str) -> Done:
-        timeout = () if verb in ("history", "get", "list") else ("--timeout", f"{SECONDS}s")
+        timeout = () if any(one.startswith("--timeout") for one in arguments) else (f"--timeout={SECONDS}s",)
         where = ("--namespace", self.namespace)
         return helm(verb, self.name, *arguments, *where, *timeout, kubeconfig=self.world.kubeconfig)
 
-    def install(self, chart: Path = CHART, wait: bool = True, **values: Any) -> Done:
-        return self._put("install", chart, wait, values, "--create-namespace")
+    def install(self, *flags: str, chart: Path = CHART, **values: Any) -> Done:
+        """`a__b=1` sets `a.b`. Without flags it waits until all is ready."""
+        return self._put("install", chart, values, "--create-namespace", *(flags or ("--wait",)))
 
-    def upgrade(self, chart: Path = CHART, wait: bool = True, **values: Any) -> Done:
-        return self._put("upgrade", chart, wait, values)
+    def upgrade(self, *flags: str, chart: Path = CHART, **values: Any) -> Done:
+        return self._put("upgrade", chart, values, *(flags or ("--wait",)))
 
     def uninstall(self) -> Done:
         return self.run("uninstall", "--wait", "--ignore-not-found")
@@ -67,9 +68,9 @@ class Release:
         found = self.world.folder.glob("pods/*/log")
         return "\n".join(path.read_text(errors="replace") for path in found)
 
-    def _put(self, verb: str, chart: Path, wait: bool, values: Mapping[str, Any], *more: str) -> Done:
+    def _put(self, verb: str, chart: Path, values: Mapping[str, Any], *flags: str) -> Done:
         spelt = {path.replace("__", "."): value for path, value in values.items()}
-        return self.run(verb, str(chart), *set_flags(spelt), *more, *(("--wait",) if wait else ()))
+        return self.run(verb, str(chart), *set_flags(spelt), *flags)
 
 
 def forget_definition(world: World) -> None:

@@ -4,6 +4,7 @@
 reviewed by its effect: REGENERATE=1 pytest tests/controlplane/test_chart.py
 """
 
+import json
 import os
 import re
 import subprocess
@@ -13,7 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
+from controller.operator.jobmetrics import JobMetrics
 from controller.operator.options import command
+from controller.runtime.metrics import Metrics, QueueMetrics, ReconcileMetrics
+from controller.runtime.queue import WorkQueue
+from controller.runtime.store import Store
 from controller.webhook.registration import configuration
 from tests.controlplane.binaries import program
 from tests.controlplane.openapi import write_schemas
@@ -24,6 +29,7 @@ HERE = Path(__file__).with_name("chart")
 CASES = sorted(path.stem for path in (HERE / "values").iterdir())
 FOREIGN = "CustomResourceDefinition,ServiceMonitor,PrometheusRule,Certificate,Issuer"
 """Kinds that the test's API server does not have, and definitions, whose own schema kubeconform cannot hold."""
+FUNCTIONS = {"histogram_quantile", "group_left"}
 PARTS = re.compile(r"^---\n", re.MULTILINE)
 Body = dict[str, Any]
 
@@ -77,10 +83,10 @@ def test_kubeconform_knows_every_key(world: World, tmp_path: Path) -> None:
     """Every object of every case has keys and types of the API server; a misspelt key would be found."""
     location = write_schemas(world, tmp_path)
     check = [str(program("kubeconform")), "-strict", "-summary", "-skip", FOREIGN, "-schema-location", location]
-    for case in CASES:
-        done = subprocess.run(check, input=rendered(case_flag(case)), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
-        assert "Valid: 0," not in done.stdout
+    every = "".join(rendered(case_flag(case)) for case in CASES)
+    done = subprocess.run(check, input=every, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "Valid: 0," not in done.stdout
     wrong = rendered().replace("revisionHistoryLimit", "revisionHistroyLimit")
     done = subprocess.run(check, input=wrong, capture_output=True, text=True, check=False)
     assert "'revisionHistroyLimit' not allowed" in done.stdout
@@ -180,3 +186,27 @@ def test_users_may_use_jobs_by_the_roles_they_have() -> None:
     assert view["metadata"]["labels"][f"{aggregated}view"] == "true"
     assert {verb for rule in view["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
     assert {name for rule in edit["rules"] for name in rule["resources"]} == {"grpojobs"}
+
+
+def test_alerts_and_dashboard_ask_for_what_is_measured() -> None:
+    """Each series in an expression is one of the operator's /metrics."""
+    metrics = Metrics()
+    queue, series = WorkQueue(), QueueMetrics(metrics, "grpojob")
+    series.show(queue)
+    ReconcileMetrics(metrics, "grpojob")
+    JobMetrics(metrics.registry, Store())
+    measured = {sample for family in metrics.registry.collect() for sample in (family.name, f"{family.name}_total")} | {
+        "controller_runtime_reconcile_time_seconds_bucket"
+    }
+    found = objects(metrics__prometheusRule__enabled=True, metrics__dashboard__enabled=True)
+    rules = found["PrometheusRule", "grpo-operator"]["spec"]["groups"][0]["rules"]
+    board = json.loads(found["ConfigMap", "grpo-operator-dashboard"]["data"]["grpojobs.json"])
+    asked = [rule["expr"] for rule in rules]
+    asked += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    named = {name for one in asked for name in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b|\bgrpojobs\b", _without_labels(one))}
+    assert len(named) > 8
+    assert named - FUNCTIONS <= measured
+
+
+def _without_labels(expression: str) -> str:
+    return re.sub(r"\{[^}]*\}|\b(by|on) \([^)]*\)", "", expression)

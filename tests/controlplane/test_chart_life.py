@@ -10,7 +10,7 @@ import pytest
 
 from controller.cluster.resources import JOB_SETS
 from tests.controlplane.operating import Operating
-from tests.controlplane.releases import CHART, DEFINITION, FROZEN, Release, forget_definition
+from tests.controlplane.releases import DEFINITION, FROZEN, Release, forget_definition
 from tests.controlplane.world import ROOT, World
 
 RUN = [["run"]] * 9
@@ -56,14 +56,14 @@ def test_a_first_job_trains_after_the_install(release: Release, jobs: Operating)
 
 def test_jobs_outlive_upgrade_rollback_and_uninstall(release: Release, jobs: Operating) -> None:
     """From the frozen chart to this one and back: no JobSet is written, and the next install goes on with the jobs."""
-    succeed(release.install(FROZEN))
+    succeed(release.install(chart=FROZEN))
     jobs.apply("runs", RUN)
     jobs.apply("rests", [["0"]], suspend=True)
     jobs.wait_phase("runs", "Running")
     jobs.wait_phase("rests", "Suspended")
     before = written(jobs)
 
-    succeed(release.upgrade(CHART, trainer__image="registry.test/trainer:2", workers=8))
+    succeed(release.upgrade(trainer__image="registry.test/trainer:2", workers=8))
     assert image_of(jobs, "after-upgrade") == "registry.test/trainer:2"
     assert unchanged(before, jobs)
     succeed(release.run("rollback", "1", "--wait"))
@@ -75,7 +75,7 @@ def test_jobs_outlive_upgrade_rollback_and_uninstall(release: Release, jobs: Ope
     assert jobs.status("runs")["phase"] == "Running"
     assert all(pod["status"]["phase"] == "Running" for pod in jobs.pods("runs"))
     assert release.world.kubectl("get", DEFINITION).returncode == 0
-    succeed(release.install(CHART))
+    succeed(release.install())
     jobs.change("rests", suspend=False)
     jobs.wait_phase("rests", "Succeeded")
     assert unchanged(before, jobs)
