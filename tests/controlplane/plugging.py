@@ -53,15 +53,16 @@ class Plugin:
         path.write_text(yaml.safe_dump(self._operating.body(name, **spec)))
         return str(path)
 
-    def as_viewer(self, *rules: str) -> Path:
-        """The kubeconfig of an account that may read jobs and nothing else."""
-        kubectl, namespace = self._operating.world.kubectl, self._operating.namespace
-        kubectl("-n", namespace, "create", "serviceaccount", "viewer")
-        verbs = "--verb=get,list,watch"
-        kubectl("-n", namespace, "create", "role", "viewer", verbs, "--resource=grpojobs.grpo.dev")
-        account = f"--serviceaccount={namespace}:viewer"
-        kubectl("-n", namespace, "create", "rolebinding", "viewer", "--role=viewer", account)
-        token = kubectl("-n", namespace, "create", "token", "viewer").stdout.strip()
-        path = self._folder / "kubeconfig.viewer"
+    def as_user(self, **rights: str) -> Path:
+        """The kubeconfig of an account that may do this and nothing else: verbs by resource."""
+        kubectl, space = self._operating.world.kubectl, ("-n", self._operating.namespace)
+        kubectl(*space, "create", "serviceaccount", "user")
+        for resource, verbs in rights.items():
+            what = {"grpojobs": "grpojobs.grpo.dev", "logs": "pods/log"}.get(resource, resource)
+            kubectl(*space, "create", "role", resource, f"--verb={verbs}", f"--resource={what}")
+            account = f"--serviceaccount={self._operating.namespace}:user"
+            kubectl(*space, "create", "rolebinding", resource, f"--role={resource}", account)
+        token = kubectl(*space, "create", "token", "user").stdout.strip()
+        path = self._folder / "kubeconfig.user"
         path.write_text(self.kubeconfig.read_text().replace(ADMIN_TOKEN, token))
         return path

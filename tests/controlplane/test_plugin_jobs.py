@@ -1,17 +1,28 @@
 """`kubectl grpo` over jobs that are there: listed, shown, waited for, switched, cancelled."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from controller.cli import main
 from controller.cluster.resources import GRPOJOBS
+from controller.plugin import jobs
 from tests.controller.test_cli import on_terminal
 from tests.controlplane.admission import install_crd
+from tests.controlplane.binaries import program as binary
 from tests.controlplane.looking import until
 from tests.controlplane.operating import Operating
-from tests.controlplane.plugging import Plugin
+from tests.controlplane.plugging import ROOT, Plugin
+from tests.controlplane.world import World
 
 RUN = [["run"]] * 9
 
@@ -70,13 +81,13 @@ def test_who_may_read_jobs_alone_sees_what_he_may(operating: Operating, grpo: Pl
     operating.start()
     operating.apply("theirs", RUN)
     operating.wait_phase("theirs", "Running")
-    viewer = grpo.as_viewer()
+    viewer = grpo.as_user(grpojobs="get,list,watch")
     told = grpo("status", "theirs", kubeconfig=viewer).stdout
     assert "pods: not allowed to read them" in told
     assert "events: not allowed to read them" in told
     refused = grpo("suspend", "theirs", kubeconfig=viewer, code=3).stderr
     assert re.fullmatch(
-        r'error: not allowed: User "\S+:viewer" cannot patch resource "grpojobs" .+; ask for .+\n', refused
+        r'error: not allowed: User "\S+:user" cannot patch resource "grpojobs" .+; ask for .+\n', refused
     )
     assert "error: not allowed" in grpo("list", "-A", kubeconfig=viewer, code=3).stderr
 
@@ -110,6 +121,84 @@ def test_watch_prints_each_change_to_the_end(operating: Operating, grpo: Plugin)
     assert phases[0] == "PHASE"
     assert phases[-2:] == ["Running", "Succeeded"]
     assert len(set(phases)) == len(phases)
+
+
+def test_all_jobs_are_watched_until_ctrl_c(operating: Operating, grpo: Plugin) -> None:
+    """A line for each change of any job, and for its end; the exit code is that of an interrupt."""
+    operating.apply("before", RUN, suspend=True)
+    with grpo.begun("watch") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split()[:2] == ["NAME", "PHASE"]
+        assert process.stdout.readline().split()[:2] == ["before", "Pending"]
+        operating.apply("after", RUN, suspend=True)
+        assert process.stdout.readline().split()[:2] == ["after", "Pending"]
+        grpo("cancel", "before")
+        assert process.stdout.readline().split()[:2] == ["before", "Ending"]
+        assert process.stdout.readline() == "before was deleted\n"
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=30)
+    assert (process.returncode, printed, errors) == (130, "", "")
+
+
+def test_wait_outlives_the_api_server(world: World, operating: Operating, grpo: Plugin) -> None:
+    """It is killed and started again meanwhile."""
+    operating.start()
+    operating.apply("steady", [["wait:5 0"]])
+    with grpo.begun("wait", "steady") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "waiting for 1 job\n"
+        world.stop("kube-apiserver")
+        world.start("kube-apiserver")
+        printed, _ = process.communicate(timeout=120)
+    assert (process.returncode, printed) == (0, "steady succeeded: Completed: every process ended with exit code 0\n")
+
+
+def test_the_context_says_where_jobs_are(operating: Operating, grpo: Plugin, tmp_path: Path) -> None:
+    """As kubectl takes it: the current context's namespace, or another's, unless -n names one."""
+    operating.apply("here", RUN, suspend=True)
+    known = yaml.safe_load(grpo.kubeconfig.read_text())
+    (context,) = known["contexts"]
+    known["contexts"].append(
+        {"name": "team", "context": context["context"] | {"namespace": operating.namespace, "cluster": "test"}}
+    )
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(known))
+
+    def listed(*words: str) -> list[str]:
+        ended = CliRunner().invoke(main, ["list", "--kubeconfig", str(path), *words])
+        assert ended.exit_code == 0, ended.output
+        return [line.split()[0] for line in ended.stdout.splitlines()]
+
+    assert listed() == []
+    assert listed("--context", "team") == ["NAME", "here"]
+    assert listed("--context", "team", "-n", "default") == []
+    known["current-context"] = "team"
+    path.write_text(yaml.safe_dump(known))
+    assert listed() == ["NAME", "here"]
+
+
+def test_kubectl_finds_it_by_its_name(operating: Operating, grpo: Plugin, tmp_path: Path) -> None:
+    """`kubectl grpo` runs the program that pyproject.toml names `kubectl-grpo`, and that calls itself so."""
+    operating.apply("here", RUN, suspend=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, function = project["scripts"]["kubectl-grpo"].split(":")
+    program = tmp_path / "kubectl-grpo"
+    program.write_text(f"#!{sys.executable}\nfrom {module} import {function}\n{function}()\n")
+    program.chmod(0o755)
+    environ = os.environ | {
+        "KUBECONFIG": str(grpo.kubeconfig),
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def kubectl(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(binary("kubectl")), "grpo", *words]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+    assert kubectl("list", "-n", operating.namespace).stdout.splitlines()[1].split()[0] == "here"
+    wrong = kubectl("lst")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("Usage: kubectl grpo ")
 
 
 def test_watch_draws_a_screen_on_a_terminal(operating: Operating, grpo: Plugin) -> None:
@@ -154,8 +243,9 @@ def test_jobs_are_suspended_resumed_and_cancelled(operating: Operating, grpo: Pl
     operating.wait(lambda: not operating.job("first") and not operating.pods("first"), "the job's end")
 
 
-def test_a_hundred_jobs_are_one_command(operating: Operating, grpo: Plugin) -> None:
-    """List, resume, suspend, wait and cancel take a hundred jobs at once, and each is told."""
+def test_a_hundred_jobs_are_one_command(operating: Operating, grpo: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """List, resume, suspend, wait and cancel take a hundred jobs at once, page by page, and each is told."""
+    monkeypatch.setattr(jobs, "PAGE", 30)
     for number in range(100):
         body = operating.body(f"job-{number:03}", suspend=True)
         body["metadata"]["labels"] = {"sweep": "a" if number % 2 else "b"}

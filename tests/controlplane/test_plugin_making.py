@@ -162,3 +162,28 @@ def test_validate_asks_the_server_too(operating: Operating, grpo: Plugin) -> Non
     (document,) = json.loads(grpo("validate", path, "--server", "-o", "json", "--set", "steps=7", code=1).stdout)
     assert [violation["rule"] for violation in document["violations"]] == ["server"]
     assert operating.job("there")["spec"].get("steps", 100) == 100
+
+
+def test_the_rights_that_the_page_names_are_enough(operating: Operating, grpo: Plugin, code: Path) -> None:
+    """docs/kubectl.md: what looking, making and switching need."""
+    user = grpo.as_user(
+        grpojobs="get,list,watch,create,patch,delete",
+        pods="get,list",
+        logs="get",
+        events="list",
+        configmaps="create,get,patch,delete",
+    )
+    operating.start()
+    plan = [{"name": "PLAN", "value": '[["say:3 run"]]'}]
+    path = grpo.file("allowed", env=plan)
+    grpo("submit", path, "--code", str(code), kubeconfig=user)
+    operating.wait_phase("allowed", "Running")
+    operating.wait(lambda: len(grpo("logs", "allowed", kubeconfig=user).stdout.splitlines()) == 3, "what is said")
+    assert "not allowed" not in grpo("status", "allowed", kubeconfig=user).stdout
+    for words in (("list",), ("top",), ("clone", "allowed"), ("suspend", "--all"), ("resume", "allowed")):
+        grpo(*words, kubeconfig=user)
+    assert (
+        ": valid\n" in grpo("validate", path, "--set", "code={configMap: script}", "--server", "-n", "default").stdout
+    )
+    grpo("cancel", "--all", kubeconfig=user)
+    operating.wait(lambda: not config_maps(operating), "the end of the code")
