@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from controller import __version__
 from controller.operator.jobmetrics import JobMetrics
 from controller.operator.options import command
 from controller.runtime.metrics import Metrics, QueueMetrics, ReconcileMetrics
@@ -109,6 +110,24 @@ def test_wrong_values_are_refused_by_their_path(flag: str, words: str) -> None:
     done = helm("template", "grpo", str(CHART), "--set", flag)
     assert (done.returncode == 0) == (not words), done.stderr
     assert words in done.stderr
+
+
+def test_every_value_is_there_and_described() -> None:
+    """values.yaml and its schema have the same keys; the chart is of the operator's version."""
+
+    def keys(schema: Body) -> Body:
+        return {key: keys(one) if "properties" in one else None for key, one in schema.get("properties", {}).items()}
+
+    def shown(values: Body, known: Body) -> Body:
+        return {key: shown(one, known[key]) if known.get(key) else None for key, one in values.items()}
+
+    schema = keys(json.loads((CHART / "values.schema.json").read_text()))
+    (values,) = documents((CHART / "values.yaml").read_text())
+    del schema["global"], schema["resources"]["claims"]
+    values["webhook"]["certificates"]["issuerRef"] = schema["webhook"]["certificates"]["issuerRef"]
+    assert shown(values, schema) == schema
+    (chart,) = documents((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == __version__
 
 
 def test_an_old_cluster_is_refused() -> None:
