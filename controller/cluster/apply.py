@@ -16,6 +16,7 @@ from controller import names
 from controller.cluster.installed import JobSetDefinition
 from controller.cluster.resources import CONFIG_MAPS, EVENTS, GRPOJOBS, JOB_SETS
 from controller.cluster.watching import Watching
+from controller.lifecycle.conditions import Reason, says
 from controller.lifecycle.decision import Decision, Delete, Told
 from controller.lifecycle.frozen import config_name_in
 from controller.lifecycle.observed import Body, Observed, Pod, Report, controller_uid
@@ -28,8 +29,11 @@ from controller.statustypes import GRPOJobStatus
 
 MANAGER = "grpo-operator"
 NOTES_SECONDS = 30.0
+FIRST_NOTES_SECONDS = 5.0
+"""A pod that is placed and started at once is none to ask about."""
 TELLING = ("NotTriggerScaleUp", "TriggeredScaleUp", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
 """Events of a pod that say what its status does not."""
+SERVER_FAULT = 500
 KINDS = {"ConfigMap": CONFIG_MAPS, "JobSet": JOB_SETS, names.KIND: GRPOJOBS}
 
 log = logging.getLogger(__name__)
@@ -71,10 +75,8 @@ class Cluster:
         if observed is None:
             self._watching.forget(key)
             return Result(None)
-        decision = self._decide(observed)
-        self._write_status(key, observed, decision)
-        for event in decision.events:
-            self._recorder.event(dict(observed.job), event.type, event.reason, event.note)
+        decision = self._decide(key, observed)
+        self._tell(key, observed, decision)
         for deletion in decision.deletes:
             self._delete(observed, deletion)
         return Result(self._again(observed, decision))
@@ -130,7 +132,9 @@ class Cluster:
         if name is None:
             return None
         suspended = bool(job.get("spec", {}).get("suspend"))
-        needed = status.plan is None or (job_set is None and not suspended)
+        is_new = job["metadata"].get("generation") != status.observed_generation
+        needed = status.plan is None or is_new or (job_set is None and not suspended)
+        needed |= says(status, "Validated", Reason.SPEC_CHANGED)
         if name in known and not needed:
             return known[name]
         return self._read("ConfigMap", f"{key.partition('/')[0]}/{name}")
@@ -152,10 +156,9 @@ class Cluster:
         pod, now = waits[0], time.monotonic()
         since, notes = self._notes.get(pod.uid, (None, ()))
         if since is None or now - since > NOTES_SECONDS:
-            # A pod that is placed and started at once is none to ask about.
             notes = self._list_notes(observed, pod) if since is not None else ()
             self._notes = {uid: seen for uid, seen in self._notes.items() if now - seen[0] < 4 * NOTES_SECONDS}
-            self._notes[pod.uid] = (now if since is not None else now - NOTES_SECONDS + 5.0, notes)
+            self._notes[pod.uid] = (now if since is not None else now - NOTES_SECONDS + FIRST_NOTES_SECONDS, notes)
         return notes
 
     def _list_notes(self, observed: Observed, pod: Pod) -> tuple[str, ...]:
@@ -166,7 +169,7 @@ class Cluster:
 
     # --- act
 
-    def _decide(self, observed: Observed) -> Decision:
+    def _decide(self, key: str, observed: Observed) -> Decision:
         """The decision, its creates carried out; then what follows from it, so that one status tells it all."""
         decision = reconcile(observed, self._settings)
         try:
@@ -174,6 +177,8 @@ class Cluster:
         except ApiError as error:
             if error.is_not_found:
                 self._definition.look()
+            if error.status == SERVER_FAULT:  # such as a dead webhook: the status says what is waited for
+                self._tell(key, observed, reconcile(replace(observed, refusal=error.message), self._settings))
             if error.is_transient or error.is_conflict or error.is_not_found:
                 raise
             return reconcile(replace(observed, refusal=error.message), self._settings)
@@ -212,6 +217,11 @@ class Cluster:
             )
         return dict(found)
 
+    def _tell(self, key: str, observed: Observed, decision: Decision) -> None:
+        self._write_status(key, observed, decision)
+        for event in decision.events:
+            self._recorder.event(dict(observed.job), event.type, event.reason, event.note)
+
     def _write_status(self, key: str, observed: Observed, decision: Decision) -> None:
         if decision.status is None:
             return
@@ -236,7 +246,9 @@ class Cluster:
 
     def _again(self, observed: Observed, decision: Decision) -> float | None:
         times = [decision.requeue_after] if decision.requeue_after is not None else []
-        times += [NOTES_SECONDS] if wait_notes(observed) else []
+        if waits := wait_notes(observed):
+            since, _ = self._notes.get(waits[0].uid, (time.monotonic(), ()))
+            times.append(max(0.1, since + NOTES_SECONDS + 0.1 - time.monotonic()))
         return min(times, default=None)
 
 

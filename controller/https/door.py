@@ -13,7 +13,8 @@ from controller.https.sources import Source
 from controller.runtime.client import ApiError
 
 LOOK_SECONDS = 60.0
-FIRST_LOOK_SECONDS = 2.0
+SOON_SECONDS = 2.0
+"""While there is no certificate yet, or clients could not be told whom to trust."""
 STOP_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,8 @@ class Door:
                     log.warning("%s", self.fault)
             except (ApiError, OSError, ValueError) as error:
                 log.warning("port %d has no new certificate: %s", self._port, error)
-            pause = self._look_seconds if self._server else FIRST_LOOK_SECONDS
+            settled = self._server is not None and self._source.settled
+            pause = self._look_seconds if settled else min(SOON_SECONDS, self._look_seconds)
 
     def _serve(self, certificate: Certificate) -> None:
         """With this certificate from now on. Raises OSError where it does not fit, or where the port is taken."""

@@ -28,7 +28,11 @@ def _now() -> datetime:
 
 
 class Source(Protocol):
-    """What a door asks, at its start and from time to time."""
+    """What a door asks, at its start and from time to time; soon again while it is not `settled`."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether clients have been told all that they need."""
 
     def current(self) -> Certificate:
         """The certificate to serve from now on. Raises ApiError or OSError where there is none to be had."""
@@ -40,15 +44,20 @@ class MountedSource:
 
     folder: Path
 
+    @property
+    def settled(self) -> bool:
+        return True
+
     def current(self) -> Certificate:
         return read_files(self.folder)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SecretSource:
     """A Secret of the operator's own.
 
-    `announce` tells clients the authorities, before what they signed is served; where it fails they are told next time.
+    `announce` tells clients the authorities, before what they signed is served; where it fails they are told next time,
+    and until then it is not `settled`.
     """
 
     api: Api
@@ -57,12 +66,15 @@ class SecretSource:
     host_names: Sequence[str]
     announce: Callable[[bytes], object] = lambda authorities: None
     now: Callable[[], datetime] = _now
+    settled: bool = False
 
     def current(self) -> Certificate:
         certificate = self._read_or_renew()
         try:
             self.announce(certificate.authorities)
+            self.settled = True
         except ApiError as error:
+            self.settled = False
             log.warning("clients do not know yet whom to trust: %s", error)
         return certificate
 

@@ -34,6 +34,13 @@ class Reason(Enum):
         "Rules of the specification are broken; the message tells each with its fix.",
         "Mend the file until `grpoctl validate` accepts it, delete the job and apply it again.",
     )
+    SPEC_CHANGED = (
+        "SpecChanged",
+        "Parts of the specification that cannot change were changed. They are not taken: the job goes on as it was "
+        "accepted.",
+        "Set them back, or make another job. The rules of the CRD refuse such changes: is `crds/grpojobs.yaml` "
+        "installed as it is?",
+    )
     # Admitted
     NO_QUEUE = "NoQueue", "The job names no queue, so nothing has to admit it.", ""
     ADMITTED = "Admitted", "Kueue gave the job its quota.", ""
@@ -250,6 +257,11 @@ def shortened(message: str, longest: int = LONGEST_MESSAGE) -> str:
 
 def holds(status: GRPOJobStatus, kind: ConditionType) -> bool:
     return any(condition.type == kind and condition.status == "True" for condition in status.conditions)
+
+
+def says(status: GRPOJobStatus, kind: ConditionType, reason: Reason) -> bool:
+    found = condition(status, kind)
+    return found is not None and found.reason == reason.word
 
 
 def condition(status: GRPOJobStatus, kind: ConditionType) -> Condition | None:

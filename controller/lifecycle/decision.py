@@ -67,7 +67,14 @@ _TELLING: dict[tuple[str, str], Told] = {
     ("Succeeded", "True"): "Normal",
     ("Failed", "True"): "Warning",
 }
-_WARNED = (Reason.JOB_SET_MISSING, Reason.NAME_TAKEN, Reason.REFUSED, Reason.STALLED, Reason.CONTAINERS_WAITING)
+_WARNED = (
+    Reason.SPEC_CHANGED,
+    Reason.JOB_SET_MISSING,
+    Reason.NAME_TAKEN,
+    Reason.REFUSED,
+    Reason.STALLED,
+    Reason.CONTAINERS_WAITING,
+)
 
 
 def events_between(old: GRPOJobStatus, new: GRPOJobStatus) -> tuple[Event, ...]:
@@ -91,8 +98,7 @@ def _told_anew(old: GRPOJobStatus, new: GRPOJobStatus) -> Iterator[Event]:
 
 
 def _of_condition(condition: Condition) -> Iterator[Event]:
-    told = _TELLING.get((condition.type, condition.status))
-    if told is None and condition.status == "False" and BY_WORD.get(condition.reason) in _WARNED:
-        told = "Warning"
+    warned = BY_WORD.get(condition.reason) in _WARNED
+    told = "Warning" if warned else _TELLING.get((condition.type, condition.status))
     if told is not None:
         yield Event(told, condition.reason, condition.message)

@@ -1,4 +1,5 @@
-"""What a job was accepted as: one immutable ConfigMap with the RunConfig and the JobSet that every re-creation posts.
+"""What a job was accepted as: one immutable ConfigMap with the RunConfig, the JobSet that every re-creation posts, and
+the specification of which they were made.
 
 In: a resolved job, or a ConfigMap of any earlier version. Out: manifests. It renders once, at acceptance; afterwards
 only queue, suspension and the number of earlier attempts are filled in: newer templates and defaults change nothing.
@@ -11,6 +12,7 @@ from typing import Any
 
 from controller import names, podspec
 from controller.grpojob import QueueSpec
+from controller.lifecycle.accepted import ACCEPTED_KEY, kept
 from controller.render import JOB_SET_KEY, QUEUE_NAME, QUEUE_PRIORITY, Manifests, render
 from controller.resolve import Resolved
 from controller.settings import Settings
@@ -24,15 +26,17 @@ OPEN = "x-kubernetes-preserve-unknown-fields"
 
 
 def freeze(
-    resolved: Resolved, settings: Settings, uid: str, namespace: str, job_set_schema: Body
+    resolved: Resolved, spec: Body, settings: Settings, uid: str, namespace: str, job_set_schema: Body
 ) -> tuple[Manifests, tuple[str, ...]]:
-    """The manifests of a job, and the paths that were left out because the installed JobSet does not know them."""
+    """The manifests of a job with this specification, and the paths that the installed JobSet does not know, which are
+    left out.
+    """
     manifests = render(resolved, settings=settings, owner=uid, namespace=namespace)
-    spec, unknown = _known(manifests.job_set["spec"], job_set_schema, "spec")
-    if not unknown:
-        return manifests, ()
-    job_set = manifests.job_set | {"spec": spec}
-    data = manifests.config_map["data"] | {JOB_SET_KEY: json.dumps(job_set, indent=2) + "\n"}
+    job_set_spec, unknown = _known(manifests.job_set["spec"], job_set_schema, "spec")
+    data, job_set = manifests.config_map["data"] | {ACCEPTED_KEY: kept(spec)}, manifests.job_set
+    if unknown:
+        job_set = job_set | {"spec": job_set_spec}
+        data |= {JOB_SET_KEY: json.dumps(job_set, indent=2) + "\n"}
     return replace(manifests, config_map=manifests.config_map | {"data": data}, job_set=job_set), tuple(unknown)
 
 

@@ -28,8 +28,10 @@ def observe_progress(observed: Observed, job: GRPOJob, runs: bool) -> Progress:
     report = _current(observed)
     if report is None or report.age_seconds >= SILENCE_SECONDS:
         return Progress(Observation("Progressing", "Unknown", Reason.NO_REPORTS), ())
-    again = (SILENCE_SECONDS - report.age_seconds + 1.0,)
     patience = _patience(report, job)
+    limit = patience if report.silent_seconds < patience else 2 * patience
+    still = max(0.0, limit - report.silent_seconds - report.age_seconds)
+    again = (min(SILENCE_SECONDS - report.age_seconds, still) + 1.0,)
     if report.silent_seconds >= patience:
         text = f"nothing was finished for {patience:.0f} s (progressDeadlineSeconds), at step {report.step}"
         return Progress(Observation("Progressing", "False", Reason.STALLED, text), again)

@@ -6,13 +6,13 @@ new process. It refuses to know an API server, a clock, and what an earlier pass
 
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from controller.grpojob import GRPOJob, read_job
 from controller.lifecycle import attempts as judge
 from controller.lifecycle import frozen, waiting
-from controller.lifecycle.conditions import TYPES, Observation, Reason, condition, holds, lay_over, phase_of
+from controller.lifecycle.accepted import as_accepted, changed, shown
+from controller.lifecycle.conditions import TYPES, Observation, Reason, condition, holds, lay_over, phase_of, says
 from controller.lifecycle.deadlines import active_left, back_off_left, kept_left, startup_left
 from controller.lifecycle.decision import Decision, Delete, delete_job_set, events_between
 from controller.lifecycle.observed import Body, Observed, format_time, is_going
@@ -83,11 +83,8 @@ class _Pass:
 
     def __post_init__(self) -> None:
         self.attempts = self.old.attempts
+        self.job: GRPOJob = read_job(self.observed.job)
         self.manifests: Manifests | None = None
-
-    @cached_property
-    def job(self) -> GRPOJob:
-        return read_job(self.observed.job)
 
     @property
     def now(self) -> str:
@@ -113,8 +110,7 @@ class _Pass:
     def _accept(self) -> _End | None:
         """What the job was frozen as, or whether it may be."""
         if self.observed.frozen is not None:
-            if condition(self.old, "Validated") is None:
-                self.seen.append(Observation("Validated", "True", Reason.ACCEPTED))
+            self._compare(self.observed.frozen)
             self._remember(self.observed.frozen)
             return None
         if self.old.run_config_name:
@@ -129,12 +125,26 @@ class _Pass:
         self._render(outcome.resolved)
         return None
 
+    def _compare(self, config_map: Body) -> None:
+        """The job counts as what it was accepted as; what was changed of it since is told, and not taken."""
+        if condition(self.old, "Validated") is None:
+            self.seen.append(Observation("Validated", "True", Reason.ACCEPTED))
+        counts = as_accepted(self.observed.job, config_map)
+        if paths := changed(self.observed.job, counts):
+            self.job = read_job(counts)
+            text = f"{shown(paths)}: changed after the job was accepted, and not taken: it goes on as it was accepted"
+            self.seen.append(Observation("Validated", "True", Reason.SPEC_CHANGED, text))
+        elif counts is not self.observed.job and says(self.old, "Validated", Reason.SPEC_CHANGED):
+            self.seen.append(Observation("Validated", "True", Reason.ACCEPTED))
+
     def _render(self, resolved: Resolved) -> None:
         """What will be frozen, once it is known which JobSet is installed."""
         told = [f"warning: {warning}" for warning in resolved.warnings]
         if (schema := self.observed.job_set_schema) is not None:
             namespace = self.observed.job["metadata"]["namespace"]
-            self.manifests, unknown = frozen.freeze(resolved, self.settings, self.observed.uid, namespace, schema)
+            self.manifests, unknown = frozen.freeze(
+                resolved, self.observed.job["spec"], self.settings, self.observed.uid, namespace, schema
+            )
             told += [f"the installed JobSet has no {path}: it is left out" for path in unknown]
         self.seen.append(Observation("Validated", "True", Reason.ACCEPTED, "\n".join([Reason.ACCEPTED.meaning, *told])))
 

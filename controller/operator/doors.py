@@ -97,6 +97,7 @@ class Doors:
             options.certificates.removeprefix(SECRET),
             tuple(dict.fromkeys(hosts)),
             announce=self._announce,
+            now=self._api.clock.now,
         )
 
     def _announce(self, authorities: bytes) -> None:

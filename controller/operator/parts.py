@@ -56,6 +56,7 @@ class Operator:
             reports=reports.latest,
             prepare=self.doors.prepare,
             told=JobMetrics(self._metrics.registry, self._watching.jobs).told,
+            now=self.api.clock.now,
         )
         self._reflectors = self._watching.reflectors(self.api)
         observer = ReconcileMetrics(self._metrics, CONTROLLER)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from controller.lifecycle import progressing
 from controller.lifecycle.observed import Report
 from trainer.contract.report import ProgressReport
 
@@ -61,7 +62,7 @@ class Received:
 
 class Reports:
     """By the job's uid, for any thread. `on_report` is called with the job's key after one that says something new: a
-    step, a checkpoint, other work, another pod, or a heartbeat that stands or goes on again.
+    step, a checkpoint, other work, another pod, a heartbeat that stands or goes on again; or that reports come again.
     """
 
     def __init__(
@@ -88,5 +89,5 @@ class Reports:
             same = old is not None and (old.teller.pod_uid, old.told.heartbeat) == (teller.pod_uid, told.heartbeat)
             new = Received(told, teller, now, old.beating_since if old is not None and same else now)
             self._latest[teller.job_uid] = new
-        if old is None or old.news() != new.news():
+        if old is None or old.news() != new.news() or now - old.at >= progressing.SILENCE_SECONDS:
             self._on_report(teller.key)

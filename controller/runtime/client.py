@@ -15,6 +15,7 @@ import urllib3
 
 from controller.runtime.answers import ApiError as ApiError
 from controller.runtime.answers import read, unanswered
+from controller.runtime.clock import ServerClock
 from controller.runtime.streams import STALL_SECONDS as STALL_SECONDS
 from controller.runtime.streams import Lines
 from controller.runtime.streams import Watch as Watch
@@ -53,13 +54,17 @@ class Resource:
 
 
 class Api:
-    """The API server, for any thread. `observe(method, status)` hears of each answer; status 0 is none."""
+    """The API server, for any thread. `observe(method, status)` hears of each answer; status 0 is none.
+
+    `clock` tells its time.
+    """
 
     def __init__(
         self, transport: Transport, user_agent: str, observe: Callable[[str, int], None] = lambda method, status: None
     ) -> None:
         self._transport, self._user_agent, self._observe = transport, user_agent, observe
         self._seconds = CALL_SECONDS
+        self.clock = ServerClock()
 
     def within(self, seconds: float) -> "Api":
         """The same server, for calls that are of no use after `seconds`."""
@@ -237,6 +242,7 @@ class Api:
             self._observe(method, 0)
             raise unanswered(error, f"{method} {path}") from error
         self._observe(method, response.status)
+        self.clock.hear(response.headers.get("Date"))
         if content is None:
             return response
         return read(response.status, response.headers.get("Retry-After"), content, f"{method} {path}")

@@ -159,12 +159,14 @@ def test_a_new_certificate_serves_the_next_connection(serve: Serve, certificate:
 
 
 class Changing:
-    """A source whose certificate can be taken away and replaced."""
+    """A source whose certificate can be taken away and replaced; `looks` counts how often it was asked."""
 
     def __init__(self) -> None:
         self.certificate: Certificate | None = None
+        self.settled, self.looks = True, 0
 
     def current(self) -> Certificate:
+        self.looks += 1
         if self.certificate is None:
             raise OSError("no such file")
         return self.certificate
@@ -181,7 +183,7 @@ def test_the_door_opens_with_a_certificate_and_takes_the_next(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not ready while there is none; then it serves, answers reviews, and changes certificates by itself."""
-    monkeypatch.setattr("controller.https.door.FIRST_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("controller.https.door.SOON_SECONDS", 0.05)
     source = Changing()
     door = Door(source, "127.0.0.1", 0, Admission(), look_seconds=0.05)
     door.start()
@@ -218,4 +220,22 @@ def test_a_certificate_that_has_ended_is_told(caplog: pytest.LogCaptureFixture) 
     assert str(door.fault).startswith("the certificate of port 0 ended at ")
     source.certificate = issue(["127.0.0.1"], datetime.now(UTC))
     until(lambda: door.ready)
+    door.stop()
+
+
+def test_clients_that_could_not_be_told_are_told_soon(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the source is settled it is asked again and again; then not before its time."""
+    monkeypatch.setattr("controller.https.door.SOON_SECONDS", 0.02)
+    source = Changing()
+    source.certificate, source.settled = certificate, False
+    door = Door(source, "127.0.0.1", 0, Admission(), look_seconds=3600.0)
+    door.start()
+    until(lambda: source.looks >= 3)
+    source.settled = True
+    time.sleep(0.2)
+    looks = source.looks
+    time.sleep(0.2)
+    assert source.looks == looks
     door.stop()

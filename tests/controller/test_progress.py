@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from controller.lifecycle.observed import Report
+from controller.lifecycle.progressing import SILENCE_SECONDS
 from controller.progress.callers import REFUSED_SECONDS, Callers
 from controller.progress.endpoint import BURST, PER_SECOND, Answer, Endpoint
 from controller.progress.reports import Reports
@@ -203,8 +204,11 @@ def test_a_heartbeat_that_stands_still_is_timed(cluster: Cluster) -> None:
 
 
 def test_a_job_is_woken_by_news_alone(cluster: Cluster) -> None:
-    """A beat that goes on says nothing that a status shows; a step does, and a heartbeat that stops."""
+    """A beat that goes on says nothing that a status shows; a step, a heartbeat that stops, an end of silence do."""
     for heartbeat, step, woken in ((1, 1, 1), (2, 1, 1), (3, 2, 2), (3, 2, 3), (3, 2, 3), (4, 2, 4)):
         cluster.time += 20
         cluster.post(heartbeat=heartbeat, step=step)
         assert len(cluster.woken) == woken
+    cluster.time += SILENCE_SECONDS
+    cluster.post(heartbeat=5, step=2)
+    assert len(cluster.woken) == 5  # it was told that nothing is heard
