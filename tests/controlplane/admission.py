@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -21,9 +20,8 @@ from controller.runtime.client import Api
 from controller.webhook.admission import Admission
 from controller.webhook.registration import PATH, configuration, trust
 from tests.controlplane.looking import until
-from tests.controlplane.world import ADMIN_TOKEN, World
+from tests.controlplane.world import ADMIN_TOKEN, ROOT, World
 
-ROOT = Path(__file__).resolve().parents[2]
 JOBS = "/apis/grpo.dev/v1alpha1/namespaces/{}/grpojobs"
 LOOK_SECONDS = 0.5
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from controller.runtime.client import Api
 from tests.controlplane.binaries import build_all
 from tests.controlplane.looking import until
+from tests.controlplane.meddling import Meddler
 from tests.controlplane.operating import Operating
 from tests.controlplane.plugging import Plugin
 from tests.controlplane.world import World
@@ -32,6 +34,22 @@ def kueue(world: World) -> Iterator[World]:
     world.add("kueue")
     yield world
     world.remove("kueue")
+
+
+@pytest.fixture
+def api(world: World) -> Iterator[Api]:
+    """The straight way, for what the tests do to the server."""
+    api = Api.connect(str(world.kubeconfig), "tests")
+    yield api
+    api.close()
+
+
+@pytest.fixture
+def meddler(world: World, tmp_path: Path) -> Iterator[Meddler]:
+    """The way that may be crooked: through its kubeconfig."""
+    meddler = Meddler(world, tmp_path)
+    yield meddler
+    meddler.end()
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """What a pod is given before it starts: its environment, and its volumes as folders of this machine."""
 
 import base64
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kubernetes import client
+from urllib3.exceptions import HTTPError
 
 NODE = "test-node"
 
@@ -124,3 +126,16 @@ class Given:
 def expanded(text: str, known: dict[str, str]) -> str:
     """`$(NAME)` as Kubernetes replaces it: a name that is not known stays as it is."""
     return re.sub(r"\$\(([^)]+)\)", lambda name: known.get(name[1], name[0]), text)
+
+
+def why_missing(get: Callable[[], object]) -> str | None:
+    """Why something cannot be had yet, in the words of the API server; None where it was had."""
+    try:
+        get()
+    except client.ApiException as error:
+        return str(json.loads(error.body)["message"]) if error.body else str(error.reason)
+    except KeyError as error:
+        return f"key {error} is not there"
+    except HTTPError as error:
+        return str(error)
+    return None

@@ -23,18 +23,17 @@ from kubernetes import client, config, watch
 from urllib3.exceptions import HTTPError
 
 from tests.controlplane.containerlogs import PORT, ContainerLog, serve
-from tests.controlplane.given import NODE, Given, expanded
+from tests.controlplane.given import NODE, Given, expanded, why_missing
 from tests.controlplane.hostnames import HostNames
 from tests.controlplane.readiness import Readiness
 from tests.controlplane.sandbox import Sandbox
 from tests.controlplane.services import host_lines
-from tests.controlplane.world import NODE_ADDRESS
+from tests.controlplane.world import NODE_ADDRESS, ROOT
 from tests.golang import cache_folder
 
 LOG_BYTES = 4096
 LOG_SECONDS = 2.0
 """So long is the rest of a log waited for: what is printed by then is whole when the end is told."""
-ROOT = Path(__file__).resolve().parents[2]
 CALL_SECONDS, WATCH_SECONDS = 5, 20
 """An API server that is killed and started again may leave a request without an answer."""
 LONGEST_PAUSE = 10.0
@@ -182,7 +181,7 @@ class RunningPod:
 
     def _live(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        if self._has_its_image() and self._has_its_volumes():
+        if self._has_its_volumes() and self._has_its_image() and self._has_its_environment():
             self._run()
         self._asked_to_stop.wait()
         self._kubelet.forget(self._pod)
@@ -285,32 +284,45 @@ class RunningPod:
 
     # --- what it waits for
 
-    def _has_its_image(self) -> bool:
-        image = self._container["image"]
-        if image.startswith(NOT_PULLED):
-            waiting = {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{image}"'}
-            self._tell("Pending", {"waiting": waiting})
-            return False
-        return True
-
     def _has_its_volumes(self) -> bool:
         """As a kubelet does: what is not there yet is asked for again, and the first time told by an event."""
-        for volume in self._pod["spec"].get("volumes", ()):
-            told = False
-            while not self._filled(volume, tell=not told):
-                told = True
-                if self._asked_to_stop.wait(0.2):
-                    return False
-        return True
+        return all(self._waits_for(*self._volume(volume)) for volume in self._pod["spec"].get("volumes", ()))
 
-    def _filled(self, volume: Body, *, tell: bool) -> bool:
-        try:
-            self._given.fill(volume)
-        except (client.ApiException, KeyError, HTTPError) as error:
-            if tell:
-                why = getattr(error, "reason", None) or error
-                self._warn("FailedMount", f'MountVolume.SetUp failed for volume "{volume["name"]}" : {why}')
-            return False
+    def _volume(self, volume: Body) -> tuple[Callable[[], object], Callable[[str], None]]:
+        def tell(why: str) -> None:
+            self._tell("Pending", {"waiting": {"reason": "ContainerCreating"}})
+            self._warn("FailedMount", f'MountVolume.SetUp failed for volume "{volume["name"]}" : {why}')
+
+        return lambda: self._given.fill(volume), tell
+
+    def _has_its_image(self) -> bool:
+        """What cannot be pulled is told in the two ways that alternate for ever; all other images are there."""
+        image = self._container["image"]
+        if not image.startswith(NOT_PULLED):
+            return True
+        why = f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": {image}: not found'
+        self._tell("Pending", {"waiting": {"reason": "ErrImagePull", "message": why}})
+        self._warn("Failed", f'Failed to pull image "{image}": {why}')
+        if not self._asked_to_stop.wait(1.0):
+            told = f'Back-off pulling image "{image}": ErrImagePull: {why}'
+            self._tell("Pending", {"waiting": {"reason": "ImagePullBackOff", "message": told}})
+        return False
+
+    def _has_its_environment(self) -> bool:
+        def tell(why: str) -> None:
+            self._tell("Pending", {"waiting": {"reason": "CreateContainerConfigError", "message": why}})
+
+        return self._waits_for(self._given.environment, tell)
+
+    def _waits_for(self, get: Callable[[], object], tell: Callable[[str], None]) -> bool:
+        """Until `get` finds what it needs; False where the pod is asked to stop before."""
+        told = False
+        while (why := why_missing(get)) is not None:
+            if not told:
+                tell(why)
+            told = True
+            if self._asked_to_stop.wait(0.2):
+                return False
         return True
 
     # --- what it tells

@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         if whole is not None:
             self.meddler.after(self.command, self.path)
         self.meddler.wait_heard()
-        self.send_response(answer.status)
+        self.send_response_only(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in HOP_BY_HOP:
                 self.send_header(name, value)

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.controlplane import controllers
 from tests.controlplane.binaries import program
 from tests.controlplane.sandbox import INTERFACE, link_entries
-from tests.controlplane.world import ADMIN_TOKEN, NODE_ADDRESS, write_kubeconfig
+from tests.controlplane.world import ADMIN_TOKEN, NODE_ADDRESS, ROOT, write_kubeconfig
 
 SERVICE_ADDRESS = "10.0.0.1"
 START_SECONDS = 60.0
@@ -66,7 +66,6 @@ CONTROLLER_MANAGER = (
     "--kube-api-qps=200",  # its default makes 11 pods a second
     "--kube-api-burst=400",
 )
-ROOT = Path(__file__).resolve().parents[2]
 SCHEDULER = ("--kubeconfig=kubeconfig.inside", "--leader-elect=false", "--secure-port=0")
 
 

@@ -11,9 +11,7 @@ from click.testing import CliRunner, Result
 
 from controller.cli import main
 from tests.controlplane.operating import Operating
-from tests.controlplane.world import ADMIN_TOKEN
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.controlplane.world import ADMIN_TOKEN, ROOT
 
 
 class Plugin:

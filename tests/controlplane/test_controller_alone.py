@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane.admission import ROOT, Client, Json, install_crd
+from tests.controlplane.admission import Client, Json, install_crd
 from tests.controlplane.looking import until
 from tests.controlplane.test_doors import WRITTEN, Verdict, by_grpoctl, golden_jobs
-from tests.controlplane.world import World
+from tests.controlplane.world import ROOT, World
 from tests.controlplane.written_jobs import written
 
 NAMESPACE = "controller-alone"

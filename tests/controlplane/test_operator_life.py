@@ -6,6 +6,7 @@ import pytest
 
 from controller.cluster.resources import CONFIG_MAPS, GRPOJOBS, JOB_SETS
 from controller.runtime.client import ApiError
+from tests.controlplane.admission import install_crd
 from tests.controlplane.operating import Operating
 
 RUN = [["run"]] * 9
@@ -193,3 +194,30 @@ def test_one_manager_writes_the_status(operating: Operating) -> None:
     assert {one["manager"] for one in fields if one.get("subresource") == "status"} == {"grpo-operator"}
     with pytest.raises(ApiError, match=r"spec\.seed: Forbidden"):
         operating.change("named", seed=7)
+
+
+def test_a_change_without_the_rules_of_the_crd_is_told(operating: Operating) -> None:
+    """A definition that lost its rules lets everything be changed: the job goes on as it was accepted, resumed too, and
+    names what it does not take; set back, it is as before.
+    """
+    operating.start()
+    operating.apply("edited", RUN, restart={"maxRestarts": 1})
+    before = operating.wait_phase("edited", "Running")
+    install_crd(operating.world, with_rules=False)
+    try:
+        operating.change("edited", seed=7, restart={"maxRestarts": 9}, env=[{"name": "PLAN", "value": "[]"}])
+        operating.wait(lambda: operating.condition("edited", "Validated") == ("True", "SpecChanged"), "the report")
+        told = "spec.env, spec.restart.maxRestarts, spec.seed: changed after the job was accepted, and not taken"
+        assert operating.message("edited", "Validated").startswith(told)
+        operating.wait(lambda: "SpecChanged" in operating.events("edited"), "its event")
+        operating.change("edited", suspend=True)
+        operating.wait_phase("edited", "Suspended")
+        operating.wait(lambda: operating.job_set("edited") is None, "the end of its JobSet")
+        operating.change("edited", suspend=False)
+        after = operating.wait_phase("edited", "Running")  # with PLAN as it was: by the new one it would succeed
+        assert after["runConfigName"] == before["runConfigName"]
+        back = [{"name": "PLAN", "value": json.dumps(RUN)}]
+        operating.change("edited", seed=None, restart={"maxRestarts": 1}, env=back)
+        operating.wait(lambda: operating.condition("edited", "Validated") == ("True", "Accepted"), "no report")
+    finally:
+        install_crd(operating.world)

@@ -13,37 +13,12 @@ import pytest
 import yaml
 
 from tests.controlplane.operating import Operating
-from tests.controlplane.plane import NODE_ADDRESS
-from tests.controlplane.test_without_operator import ROOT, demo_job, small_job
-from tests.controlplane.world import World
+from tests.controlplane.processes import Process
+from tests.controlplane.test_without_operator import demo_job, small_job
+from tests.controlplane.world import ROOT, World
 
 STEPS = 12
-PORT = 9544
 MEASURED = ("time/", "throughput/", "memory/")
-
-
-class Process:
-    """`python -m controller.operator` where the pods' network is, with its endpoint for reports."""
-
-    def __init__(self, world: World, namespace: str) -> None:
-        flags = {
-            "kubeconfig": world.folder / "kubeconfig.inside",
-            "namespace": namespace,
-            "own-namespace": namespace,
-            "metrics": "none",
-            "webhook": "none",
-            "progress": f"{NODE_ADDRESS}:{PORT}",
-            "progress-url": f"https://{NODE_ADDRESS}:{PORT}/progress",
-            "log-format": "text",
-        }
-        command = [sys.executable, "-m", "controller.operator", *(f"--{name}={value}" for name, value in flags.items())]
-        self.log = world.folder / f"operator-{namespace}.log"
-        with self.log.open("w") as log:
-            self._process = subprocess.Popen(world.inside(*command), cwd=ROOT, stdout=log, stderr=log)
-
-    def end(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """Whom the progress endpoint hears, as a real API server judges tokens of real pods."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import yaml
 
 from controller import names
-from controller.progress.callers import COMPLETION_INDEX, JOB_INDEX, TOKEN_REVIEWS, Callers
+from controller.progress.callers import COMPLETION_INDEX, JOB_INDEX, JOB_SET_UID, TOKEN_REVIEWS, Callers
 from controller.progress.endpoint import Answer, Endpoint
 from controller.progress.reaching import CONFIG_MAPS, ENDPOINT_SLICES, Lead, Trust
 from controller.progress.reports import Reports
@@ -19,13 +17,6 @@ from trainer.contract.report import AUDIENCE, CA_FILE
 
 PODS = Resource("", "v1", "pods", "Pod")
 REPORT = json.dumps({"attempt": 0, "heartbeat": 1, "step": 1, "total_steps": 2}).encode()
-
-
-@pytest.fixture
-def api(world: World) -> Iterator[Api]:
-    api = Api.connect(str(world.kubeconfig), "tests")
-    yield api
-    api.close()
 
 
 def pod(name: str, **labels: str) -> dict[str, Any]:
@@ -45,7 +36,7 @@ def token(world: World, namespace: str, pod: str | None, audience: str) -> str:
 
 def test_only_a_token_of_the_pod_of_process_0_is_heard(world: World, namespace: str, api: Api) -> None:
     """The API server tells the pod of a token, its audience, and that a pod is gone; the token opens nothing else."""
-    first = {names.LABEL_JOB: "demo", JOB_INDEX: "0", COMPLETION_INDEX: "0"}
+    first = {names.LABEL_JOB: "demo", JOB_INDEX: "0", COMPLETION_INDEX: "0", JOB_SET_UID: "set-1"}
     bodies = [pod("demo-0", **first), pod("demo-1", **(first | {COMPLETION_INDEX: "1"})), pod("other")]
     applied = world.kubectl("-n", namespace, "apply", "-f", "-", stdin=yaml.safe_dump_all(bodies))
     assert applied.returncode == 0, applied.stderr
@@ -67,7 +58,7 @@ def test_only_a_token_of_the_pod_of_process_0_is_heard(world: World, namespace: 
     assert post(good) == Answer(204)
     report = reports.latest("job-1")
     assert report is not None
-    assert report.pod_uid == api.get(PODS, "demo-0", namespace)["metadata"]["uid"]
+    assert (report.job_set_uid, report.step, report.total_steps) == ("set-1", 1, 2)
     refused = {
         "for another audience": (token(world, namespace, "demo-0", "https://kubernetes.default.svc"), 401),
         "of no pod": (token(world, namespace, None, AUDIENCE), 401),

@@ -1,7 +1,6 @@
 """The client against the real API server: what each method does there, and what its refusals become."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ from tests.controlplane.following import CONFIG_MAPS, config_map
 from tests.controlplane.looking import until
 from tests.controlplane.meddling import Meddler
 from tests.controlplane.world import ADMIN_TOKEN, World
-
-
-@pytest.fixture
-def api(world: World) -> Iterator[Api]:
-    api = Api.connect(str(world.kubeconfig), "tests")
-    yield api
-    api.close()
 
 
 def test_an_object_lives_through_every_method(api: Api, namespace: str) -> None:

@@ -15,13 +15,6 @@ from tests.controlplane.world import World
 
 
 @pytest.fixture
-def api(world: World) -> Iterator[Api]:
-    api = Api.connect(str(world.kubeconfig), "tests")
-    yield api
-    api.close()
-
-
-@pytest.fixture
 def outcomes() -> Counter[str]:
     return Counter()
 

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -30,21 +29,6 @@ GADGET_DEFINITION = {
         ],
     },
 }
-
-
-@pytest.fixture
-def api(world: World) -> Iterator[Api]:
-    """The straight way, for what the tests do to the server."""
-    api = Api.connect(str(world.kubeconfig), "tests")
-    yield api
-    api.close()
-
-
-@pytest.fixture
-def meddler(world: World, tmp_path: Path) -> Iterator[Meddler]:
-    meddler = Meddler(world, tmp_path)
-    yield meddler
-    meddler.end()
 
 
 @pytest.fixture
@@ -149,6 +133,20 @@ def test_a_version_that_is_gone_is_listed_anew(api: Api, crooked: Api, meddler: 
         assert (lists(meddler), following.told[2:]) == (2, [(A, None)])
 
 
+def test_a_list_that_expires_between_its_pages_is_begun_anew(
+    api: Api, crooked: Api, meddler: Meddler, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """410 to the second page: the whole list is asked for again, and each object told once."""
+    monkeypatch.setattr(reflector, "PAGE", 2)
+    for name in ("a", "b", "c"):
+        api.create(CONFIG_MAPS, config_map(name, v=name), namespace)
+    meddler.refuse("GET", "continue=", 410, "Expired")
+    with Following(crooked, namespace) as following:
+        until(lambda: len(following.told) == 3, "three objects")
+        assert sorted(new["v"] for _, new in following.told) == ["a", "b", "c"]
+        assert lists(meddler) == 4
+
+
 def test_a_server_that_starts_again_is_followed_again(world: World, api: Api, namespace: str) -> None:
     """The API server is killed and comes back without the versions of before: what changed is told, each once."""
     for name in ("a", "b"):
@@ -175,13 +173,24 @@ def test_a_kind_that_is_installed_later_is_followed_then(world: World, api: Api,
     with Following(api, namespace, GADGETS, on_presence=presence.append) as following:
         assert following.store.absent
         world.kubectl("create", "-f", "-", stdin=yaml.safe_dump(GADGET_DEFINITION))
-        world.kubectl("wait", "--for=condition=Established", "crd/gadgets.runtime.example", "--timeout=30s")
+        until(lambda: is_served(api, GADGETS), "the API of gadgets")
         api.create(GADGETS, gadget, namespace)
         until(lambda: following.data() == {"g": None}, "the object")
         assert not following.store.absent
         world.kubectl("delete", "crd", "gadgets.runtime.example")
         until(lambda: following.store.absent, "its end")
         assert (following.data(), presence) == ({}, [False, True, False])
+
+
+def is_served(api: Api, resource: Resource) -> bool:
+    """Not `kubectl wait`, which gives up where a definition has no status yet."""
+    try:
+        api.list(resource, limit=1)
+    except ApiError as error:
+        if not (error.is_not_found or error.is_transient):
+            raise
+        return False
+    return True
 
 
 def test_a_change_that_cannot_be_taken_in_stops_nothing(api: Api, namespace: str) -> None:

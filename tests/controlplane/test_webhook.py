@@ -16,9 +16,9 @@ from controller.https.certificates import LIFETIME, Certificate, issue
 from controller.https.sources import SECRETS, SecretSource
 from controller.runtime.client import Api
 from controller.webhook.registration import CONFIGURATIONS, PATH, configuration, trust
-from tests.controlplane.admission import ROOT, Client, Json, Webhook, install_crd, job_of
+from tests.controlplane.admission import Client, Json, Webhook, install_crd, job_of
 from tests.controlplane.looking import until
-from tests.controlplane.world import NODE_ADDRESS, World
+from tests.controlplane.world import NODE_ADDRESS, ROOT, World
 
 PORTS = (9641, 9642)
 BROKEN: Json = {"rollout": {"batchSize": 100}, "lifecycle": {"startupDeadlineSeconds": 20, "activeDeadlineSeconds": 10}}
@@ -49,13 +49,6 @@ def judged(webhook: Webhook, namespace: str) -> str:
 @pytest.fixture
 def raw(world: World) -> Iterator[Client]:
     found = Client(world)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def api(world: World) -> Iterator[Api]:
-    found = Api.connect(str(world.kubeconfig), "test")
     yield found
     found.close()
 
@@ -189,16 +182,18 @@ OPERATOR_PORT = 9743
 
 @pytest.fixture
 def operator(world: World, namespace: str) -> Iterator[str]:
-    """The operator's process as in a cluster: what is installed beside it leads to its webhook by a Service."""
+    """The operator's process as in a cluster: what is installed after it leads to its webhook by a Service."""
     install_crd(world)
-    for body in beside_the_operator(namespace):
-        applied = world.kubectl("apply", "-f", "-", stdin=json.dumps(body))
-        assert applied.returncode == 0, applied.stderr
     flags = ["--no-leader-election", "--metrics=none", "--progress=none", f"--webhook={NODE_ADDRESS}:{OPERATOR_PORT}"]
     flags += [f"--namespace={namespace}", f"--own-namespace={namespace}", f"--webhook-configuration={namespace}"]
     program = [sys.executable, "-m", "controller.operator", f"--kubeconfig={world.folder / 'kubeconfig.inside'}"]
-    with (world.folder / f"operator-{namespace}.log").open("wb") as log:
+    path = world.folder / f"operator-{namespace}.log"
+    with path.open("wb") as log:
         process = subprocess.Popen(world.inside(*program, *flags), cwd=ROOT, stdout=log, stderr=log)
+    until(lambda: "do not know yet whom to trust" in path.read_text(), "that the configuration is missed")
+    for body in beside_the_operator(namespace):
+        applied = world.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+        assert applied.returncode == 0, applied.stderr
     yield namespace
     process.terminate()
     process.wait(30)
@@ -225,7 +220,9 @@ def beside_the_operator(namespace: str) -> Iterator[Json]:
 
 
 def test_the_operator_serves_its_webhook_behind_a_service(operator: str, raw: Client) -> None:
-    """The certificate holds for the Service's name, and the API server, told whom to trust, asks through it."""
-    until(lambda: raw.create(operator, job_of("job", **BROKEN), "?dryRun=All").by_webhook, "a judgement", 90)
+    """The certificate holds for the Service's name, and the API server, told whom to trust as soon as there is a
+    configuration, asks through it.
+    """
+    until(lambda: raw.create(operator, job_of("job", **BROKEN), "?dryRun=All").by_webhook, "a judgement", 30)
     assert raw.create(operator, job_of("job", **BROKEN)).causes == (BATCH, DEADLINE)
     assert raw.create(operator, job_of("job", suspend=True)).status == 201

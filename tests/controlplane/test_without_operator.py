@@ -9,9 +9,8 @@ from typing import Any
 import yaml
 
 from tests.controlplane.looking import read, until
-from tests.controlplane.world import World
+from tests.controlplane.world import ROOT, World
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo"
 
 
