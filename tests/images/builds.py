@@ -93,6 +93,20 @@ def test_the_controllers_image_holds_the_operator_and_no_trainer(
     assert running.wait(60) == 0, running.log.read_text()
 
 
+def test_what_the_chart_starts_is_in_the_controllers_image(
+    images: Store, controller_image: str, controller_files: Path, tmp_path: Path
+) -> None:
+    """Each command of the chart's pods, the one of `helm test` too, is there and knows every flag that it is given."""
+    image = images.configuration(controller_image)
+    rendered = yaml.safe_load_all((ROOT / "tests/controlplane/chart/rendered/default.yaml").read_text())
+    bodies = [one for one in rendered if one and one["kind"] in ("Deployment", "Pod")]
+    specs = [one["spec"].get("template", one)["spec"] for one in bodies]
+    commands = [[*one["command"], *one["args"], "--help"] for spec in specs for one in spec["containers"]]
+    assert len(commands) == 2
+    for number, command in enumerate(commands):
+        assert "Usage:" in printed(controller_files, tmp_path / str(number), image, *command)
+
+
 def test_the_controllers_image_answers_its_probes(
     images: Store, controller_image: str, controller_files: Path, world: World, tmp_path: Path
 ) -> None:
