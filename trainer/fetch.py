@@ -127,6 +127,8 @@ def _list(chosen: Sequence[Entry], output: str) -> None:
 def _copy(chosen: Sequence[Entry], folder: Path) -> None:
     copied = 0
     for entry in chosen:
+        if ".." in entry.path.split("/"):  # an object's name may be anything
+            raise _refused(f"{entry.path}: would lie outside of {folder}; leave it out with --only")
         target = folder / entry.path
         if target.is_file() and target.stat().st_size == entry.size:
             continue

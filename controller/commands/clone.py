@@ -15,9 +15,9 @@ from controller.commands.making import (
     code_override,
     dry_run_option,
     make,
+    name_with,
     refuse_invalid,
     suffix_option,
-    suffixed,
 )
 from controller.grpojob import Override
 from controller.plugin import code as packing
@@ -60,7 +60,7 @@ def clone(
     original = jobs.one(session, job)
     files = packing.packed(code) if code else _own_code(session, original)
     given = [*([code_override(files)] if files else []), *overrides]
-    body = _body_of(original, suffixed(job, name_suffix or RANDOM))
+    body = _body_of(original, name_with(job, name_suffix or RANDOM))
     documents = judge_text(dump_document(body), f"clone of {job}", f"clone of {job}", given)
     refuse_invalid(ctx, documents)
     make(session, documents, files, dry_run=dry_run, output=output)

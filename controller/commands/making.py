@@ -1,5 +1,6 @@
 """What `submit` and `clone` share: judged documents become new jobs, with a name and code of their own."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,17 @@ suffix_option = click.option(
 dry_run_option = click.option("--dry-run", is_flag=True, help="Ask the cluster whether it would take it; make nothing.")
 
 
-def renamed(document: Judged, name: str) -> Judged:
-    """The document under another name, judged anew: names have rules, too."""
-    assert document.body is not None  # noqa: S101 - asked of jobs only
-    body = {**document.body, "metadata": {**document.body["metadata"], "name": name}}
-    (judged,) = judge_text(dump_document(body), document.file, document.file, ())
+def suffixed(document: Judged, suffix: str) -> Judged:
+    """A job under another name, judged anew: names have rules, too."""
+    if document.body is None or document.name is None:
+        return document
+    metadata = {**document.body["metadata"], "name": name_with(document.name, suffix)}
+    text = dump_document({**document.body, "metadata": metadata})
+    (judged,) = judge_text(text, document.file, document.file, ())
     return judged
 
 
-def suffixed(name: str, suffix: str | None) -> str:
-    if suffix is None:
-        return name
+def name_with(name: str, suffix: str) -> str:
     return f"{name}-{code.suffix() if suffix == RANDOM else suffix.lstrip('-')}"
 
 
@@ -70,6 +71,7 @@ def make(
     """Submit the jobs of the documents and print what was made; `files` are those of their code."""
     jobs = tuple(placed(session, object_of(document)) for document in documents if document.body is not None)
     others = tuple(placed(session, _config_map(document.other)) for document in documents if document.other is not None)
+    _refuse_twins(jobs)
     namespaces = {job["metadata"]["namespace"] for job in jobs}
     if files is not None and len(namespaces) > 1:
         raise Trouble("--code: the jobs are in several namespaces; submit them one by one", Exit.USAGE)
@@ -80,6 +82,14 @@ def make(
         return
     for job in made:
         click.echo(f"grpojob.grpo.dev/{job['metadata']['name']} created" + (" (server dry run)" if dry_run else ""))
+
+
+def _refuse_twins(jobs: Sequence[Body]) -> None:
+    """The second would be refused once the first is made."""
+    keys = Counter((job["metadata"]["namespace"], job["metadata"]["name"]) for job in jobs)
+    for (_, name), count in keys.items():
+        if count > 1:
+            raise Trouble(f"metadata.name: {name} is the name of {count} jobs of the file; rename them", Exit.USAGE)
 
 
 def object_of(document: Judged) -> Body:

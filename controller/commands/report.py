@@ -31,7 +31,7 @@ def report(ctx: click.Context, /, run: str, run2: str | None, output: Path | Non
     if any(_is_job(one) for one in runs):
         from controller.commands.jobfolders import folders_of
 
-        runs = folders_of(ctx, {one: _is_job(one) for one in runs}, **where)
+        runs = folders_of(ctx, [(one, _is_job(one)) for one in runs], **where)
     command = [sys.executable, "-m", "trainer", "report", *(["-o", str(output)] if output else []), "--", *runs]
     ctx.exit(subprocess.run(command, check=False).returncode)
 

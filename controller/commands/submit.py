@@ -13,7 +13,6 @@ from controller.commands.making import (
     dry_run_option,
     make,
     refuse_invalid,
-    renamed,
     suffix_option,
     suffixed,
 )
@@ -54,13 +53,7 @@ def submit(
     files = packing.packed(code) if code else None
     given = [*overrides, code_override(files)] if files else overrides
     documents = judge_files([file], given)
-    refuse = [document for document in documents if not document.valid]
-    if not refuse and name_suffix is not None:
-        documents = [
-            document
-            if document.name is None or document.body is None
-            else renamed(document, suffixed(document.name, name_suffix))
-            for document in documents
-        ]
+    if name_suffix is not None and all(document.valid for document in documents):
+        documents = [suffixed(document, name_suffix) for document in documents]
     refuse_invalid(ctx, documents)
     make(session, documents, files, dry_run=dry_run, output=output)

@@ -47,7 +47,7 @@ def as_program(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=HERE.parents[1], check=False)
 
 
-HEAVY = ("jax", "kubernetes", "transformers", "numpy")
+HEAVY = ("jax", "kubernetes", "urllib3", "transformers", "numpy")
 
 
 @pytest.mark.parametrize(

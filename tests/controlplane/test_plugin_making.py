@@ -59,6 +59,20 @@ def test_several_jobs_of_one_file_share_their_code(operating: Operating, grpo: P
     assert operating.api.get(CONFIG_MAPS, "more", operating.namespace)["data"] == {"a": "b"}
 
 
+def test_two_jobs_of_one_name_are_refused_together(operating: Operating, grpo: Plugin) -> None:
+    """Before the first is made. A namespace that the file names is not overruled, and other kinds are not made."""
+    path = Path(grpo.file("twin"))
+    path.write_text("---\n".join([path.read_text()] * 2))
+    assert "metadata.name: twin is the name of 2 jobs of the file" in grpo("submit", str(path), code=2).stderr
+    body = operating.body("placed", suspend=True)
+    body["metadata"]["namespace"] = operating.namespace
+    path.write_text(yaml.safe_dump(body))
+    assert "which was given with -n; leave one of them out" in grpo("submit", str(path), "-n", "default", code=2).stderr
+    path.write_text(yaml.safe_dump(body) + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
+    assert "the file has a Secret; apply it with kubectl" in grpo("submit", str(path), code=2).stderr
+    assert grpo("list").stdout == ""
+
+
 def test_a_name_that_is_taken_gets_a_suffix(operating: Operating, grpo: Plugin) -> None:
     """Refused with the way out; with a suffix, or a random one, another job is made, whose name is judged too."""
     path = grpo.file("taken", suspend=True)

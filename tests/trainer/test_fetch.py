@@ -111,3 +111,15 @@ def test_a_bucket_is_a_run_folder_too(
     assert (here / "logs/attempt-10/process-0.log").read_text() == "one\ntwo\nthree\n"
     assert fetch.main([f"{bucket}/none", str(here)]) == 2
     assert "no run folder, it has no run.json" in capsys.readouterr().err
+
+
+def test_an_object_with_a_name_that_climbs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bucket lets an object be called `../x`, the emulator does not: nothing is written outside of the folder."""
+    names = ("run.json", "../outside")
+    monkeypatch.setattr(objects, "listing", lambda uri: [objects.Found(f"{uri}{name}", 2, 1) for name in names])
+    monkeypatch.setattr(objects, "download", lambda uri, file: file.write_text("{}"))
+    assert fetch.main(["gs://bucket/run", str(tmp_path / "here")]) == 2
+    assert "../outside: would lie outside of" in capsys.readouterr().err
+    assert not (tmp_path / "outside").exists()
