@@ -30,8 +30,13 @@ def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]], *, wraps: st
     for column in columns:
         table.add_column(column, no_wrap=column != wraps, overflow="fold" if column == wraps else "ellipsis")
     for row in rows:
-        table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(plain(cell), STYLES.get(cell, "")) for cell in row))
     return table
+
+
+def plain(text: str) -> str:
+    """What a pod said, without what would move a terminal's cursor or colour what follows."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
 def jobs_table(jobs: Sequence[Body], *, with_namespace: bool) -> Table:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import click
 
 from controller.commands.clusterside import ClusterCommand, cluster_options, run_folder_option
+from controller.commands.jobrows import plain
 from controller.plugin import jobs, podlogs, runfolders
 from controller.plugin.connecting import Session
 from controller.plugin.podlogs import Place
@@ -49,7 +50,7 @@ def logs(
         ctx.exit(_from_run_folder(body, process, attempt, tail, output_uri))
     if follow:
         _print(podlogs.followed(session, body, place, attempt, tail, _begins, _Waiting()))
-        click.echo(f"{job}: {jobs.told_of_end(jobs.same(session, body))}", err=True)
+        click.echo(f"{job}: {plain(jobs.told_of_end(jobs.same(session, body)))}", err=True)
     elif worker is not None:
         _print(podlogs.printed(session, body, worker, tail))
 

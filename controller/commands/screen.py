@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from controller.commands.jobrows import STYLES, age, number, table_of
+from controller.commands.jobrows import STYLES, age, number, plain, table_of
 from controller.plugin import runfolders
 from controller.plugin.jobs import is_over, phase_of
 from controller.plugin.whole import Whole
@@ -51,7 +51,7 @@ def _facts(job: Body) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, told in _told(job):
-        table.add_row(f"  {name}", Text(told))
+        table.add_row(f"  {name}", Text(plain(told)))
     return table
 
 
@@ -139,4 +139,4 @@ def _events(whole: Whole) -> Table:
 
 def _message(text: str, whole: bool) -> Text:
     """In full where something is the matter; else as much as fits into the line, for a terminal has few."""
-    return Text(text) if whole else Text(text, no_wrap=True, overflow="ellipsis")
+    return Text(plain(text)) if whole else Text(plain(text), no_wrap=True, overflow="ellipsis")

@@ -13,6 +13,7 @@ from controller.commands.clusterside import (
     output_option,
     show_data,
 )
+from controller.commands.jobrows import plain
 from controller.plugin import jobs
 from controller.plugin.connecting import Session
 from controller.plugin.trouble import Exit, Trouble
@@ -73,4 +74,4 @@ def _line(job: jobs.Body, ended: jobs.Body | None) -> str:
         return f"{name} was deleted before it ended"
     phase = jobs.phase_of(ended)
     colour = "green" if phase == "Succeeded" else "red"
-    return f"{name} {click.style(phase.lower(), fg=colour)}: {jobs.told_of_end(ended)}"
+    return f"{name} {click.style(phase.lower(), fg=colour)}: {plain(jobs.told_of_end(ended))}"

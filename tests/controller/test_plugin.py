@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from rich.console import Console
 
 from controller.cli import ALL, IN_A_CLUSTER, main
+from controller.commands.screen import screen_of
 from controller.plugin import code
 from controller.plugin.differing import differences
 from controller.plugin.trouble import Trouble
 from controller.plugin.usage import usage_of
+from controller.plugin.whole import Whole
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTEXT = {"name": "far", "context": {"cluster": "far", "user": "me", "namespace": "team-a"}}
@@ -183,3 +186,34 @@ def test_devices_are_counted_over_all_processes() -> None:
     resting = {**running, "status": {**running["status"], "phase": "Suspended"}}
     (row,) = usage_of([running, resting])
     assert (row["devices"], row["tokensPerSecond"], row["step"]) == (16, 1600.0, 3)
+
+
+def drawn(job: dict[str, Any]) -> str:
+    """The screen of a job without pods and events, as a program reads it."""
+    console = Console(width=200, color_system=None)
+    with console.capture() as captured:
+        console.print(screen_of(Whole(job, (), (), ())))
+    return captured.get()
+
+
+def test_a_job_that_nobody_has_looked_at_has_a_screen() -> None:
+    """No operator has written a status yet: it is pending, and nothing is known."""
+    metadata = {"name": "new", "namespace": "n", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    told = drawn({"metadata": metadata, "spec": {"modelPath": "m"}})
+    assert re.match(r"new  Pending  namespace n, age \d+d\n  model +m +\n", told)
+    assert "condition" not in told
+
+
+def test_what_a_pod_said_cannot_move_the_cursor() -> None:
+    """Control characters and rich's markup are shown as they are written, not obeyed."""
+    failed = {
+        "type": "Failed",
+        "status": "True",
+        "reason": "InvalidConfig",
+        "message": "[red]x\x1b[2J\ry",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    status = {"phase": "Failed", "conditions": [failed]}
+    told = drawn({"metadata": {"name": "bad", "namespace": "n"}, "spec": {}, "status": status})
+    assert r"[red]x\x1b[2J\ry" in told
+    assert "\x1b" not in told
