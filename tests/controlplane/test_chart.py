@@ -24,6 +24,7 @@ from controller.webhook.registration import configuration
 from tests.controlplane.binaries import program
 from tests.controlplane.openapi import write_schemas
 from tests.controlplane.releases import CHART, helm, set_flags
+from tests.controlplane.rights import manifests, verbs
 from tests.controlplane.world import ROOT, World
 
 HERE = Path(__file__).with_name("chart")
@@ -229,3 +230,11 @@ def test_alerts_and_dashboard_ask_for_what_is_measured() -> None:
 
 def _without_labels(expression: str) -> str:
     return re.sub(r"\{[^}]*\}|\b(by|on) \([^)]*\)", "", expression)
+
+
+def test_the_documented_rights_are_those_of_the_chart() -> None:
+    """The table of docs/operator.md has each resource with its verbs."""
+    page = (ROOT / "docs" / "operator.md").read_text().partition("## What it may do")[2]
+    rows = re.findall(r"^\| (?:in its own namespace: |… )?([a-z/]+)\b[^|]*\| ([a-z, ]+) \|", page, re.MULTILINE)
+    told = {(resource, verb) for resource, some in rows for verb in some.split(", ") if resource != "resource"}
+    assert told == {(resource, verb) for _, resource, verb in verbs(manifests("team", "grpo-system"))}

@@ -5,6 +5,7 @@ With GRPO_TEST_SCALE=1 a tenth of them is tried.
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.controlplane.admission import install_crd
@@ -16,7 +17,7 @@ EVERY = 1 if SCALE > 1 else 10
 AT_ONCE = 4
 
 
-def test_the_rights_are_enough_and_all_are_needed(kueue: World) -> None:
+def test_the_rights_are_enough_and_all_are_needed(kueue: World, record_property: Callable[[str, object], None]) -> None:
     """With all of them every step comes about and nothing is refused; without one, a step fails and it is named."""
     install_crd(kueue)
     every = verbs(manifests("a", "b"))
@@ -25,6 +26,7 @@ def test_the_rights_are_enough_and_all_are_needed(kueue: World) -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         wrong = list(pool.map(lambda at: fault(kueue, tried[at], at), range(len(tried))))
     assert [one for one in wrong if one] == []
+    record_property("rights taken away", len(tried) - 1)
 
 
 def fault(world: World, dropped: Verb | None, number: int) -> str | None:
