@@ -40,6 +40,7 @@ class Store:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / "buildah.log"
+        self._built: set[str] = set()
 
     def call(self, *arguments: str) -> str:
         """What a command of buildah prints."""
@@ -78,8 +79,10 @@ class Store:
         return LOCAL_BASE
 
     def build(self, half: str, tell: Tell, target: str = "", **arguments: str) -> str:
-        """The image `localhost/grpo-HALF`, or with a target that stage of its Dockerfile."""
+        """The image of a half, or of another stage of its Dockerfile; once in this store's life."""
         image = f"localhost/grpo-{target or half}-{arguments.get('VARIANT', half)}:test"
+        if image in self._built:
+            return image
         given = {"BASE": self.base(tell)} | arguments
         start = time.monotonic()
         tell(f"building {image} ...")
@@ -95,6 +98,7 @@ class Store:
             ".",
         )
         tell(f"built in {time.monotonic() - start:.0f} s")
+        self._built.add(image)
         return image
 
     def configuration(self, image: str) -> dict[str, Any]:
