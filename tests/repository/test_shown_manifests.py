@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from controller.commands.documents import judge_text
+from controller.tpu import TpuSlice, find_slice
 from tests.documented import ROOT, Block, blocks, objects
 from trainer.contract.runner import merge
 
@@ -69,6 +70,30 @@ def test_values_that_are_shown_are_values_of_the_chart() -> None:
     }
     assert shown
     assert [key for key in sorted(shown) if not has(values, key)] == []
+
+
+GUIDE = ROOT / "docs/gke.md"
+LINK, CODE, NODES = r"\[.*?\]\(\.\./(configs/jobs/\S+?)\)", r"`(\S+)`", r"(?:two pools of )?(\d+)"
+POOL = re.compile(rf"^\| {LINK} \| .*? \| {CODE} \| {NODES} \| (\S+) \|$", re.M)
+    r"^\| \[.*?\]\(\.\./(configs/jobs/\S+?)\) \| .*? \| `(\S+)` \| (?:two pools of )?(\d+) \| (\S+) \|$", re.M
+)
+
+
+@pytest.mark.parametrize("row", POOL.findall(GUIDE.read_text(encoding="utf-8")), ids=lambda row: row[0])
+def test_a_node_pool_of_the_guide_fits_its_job(row: tuple[str, str, str, str]) -> None:
+    """Machine type and nodes are those of the job's slice, and a topology is named where there are several hosts."""
+    path, machine, nodes, topology = row
+    tpu = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))["spec"]["tpu"]
+    found = find_slice(tpu["accelerator"], tpu["topology"], tpu.get("machineType"))
+    assert isinstance(found, TpuSlice)
+    assert (machine, int(nodes)) == (found.machine_type, found.hosts)
+    assert topology == (f"`{found.topology}`" if found.hosts > 1 else "–")
+
+
+def test_every_ready_job_that_the_guide_names_has_its_pool() -> None:
+    """No row of the guide's table escapes the test above."""
+    named = set(re.findall(r"configs/jobs/[\w.-]+\.yaml", GUIDE.read_text(encoding="utf-8")))
+    assert named == {row[0] for row in POOL.findall(GUIDE.read_text(encoding="utf-8"))} != set()
 
 
 def has(values: Any, key: str) -> bool:
