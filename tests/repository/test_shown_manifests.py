@@ -75,8 +75,6 @@ def test_values_that_are_shown_are_values_of_the_chart() -> None:
 GUIDE = ROOT / "docs/gke.md"
 LINK, CODE, NODES = r"\[.*?\]\(\.\./(configs/jobs/\S+?)\)", r"`(\S+)`", r"(?:two pools of )?(\d+)"
 POOL = re.compile(rf"^\| {LINK} \| .*? \| {CODE} \| {NODES} \| (\S+) \|$", re.M)
-    r"^\| \[.*?\]\(\.\./(configs/jobs/\S+?)\) \| .*? \| `(\S+)` \| (?:two pools of )?(\d+) \| (\S+) \|$", re.M
-)
 
 
 @pytest.mark.parametrize("row", POOL.findall(GUIDE.read_text(encoding="utf-8")), ids=lambda row: row[0])
