@@ -91,7 +91,7 @@ def _served(api: Api, api_version: str) -> bool:
 
 def leader(api: Api, namespace: str, lease: str) -> str:
     """The moments in the Lease are the leader's clock's: only one that is long past says something."""
-    look = f"look at its pods: kubectl -n {namespace} get pods, kubectl -n {namespace} logs deploy/{lease}"
+    look = f"look at its pods: kubectl -n {namespace} logs -l app.kubernetes.io/component=operator"
     try:
         spec = api.get(LEASES, lease, namespace)["spec"]
     except ApiError as error:
