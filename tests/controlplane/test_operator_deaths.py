@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -21,8 +21,15 @@ from tests.controlplane.history import History
 from tests.controlplane.operating import Operating, options
 from tests.controlplane.test_operator_kills import written
 
-DEATHS = min(400, 40 * int(os.environ.get("GRPO_TEST_SCALE") or 1))
+MOST = 400
+DEATHS = min(MOST, 8 * int(os.environ.get("GRPO_TEST_SCALE") or 1))
+STEP = 1 if DEATHS == MOST else 3
+"""Each call is struck, or every third."""
+MOMENTS = ("before", "after")
+READS = 8
+"""A read of one kind is struck so often at each moment, then writes alone."""
 LONGEST_LIFE = 180.0
+Deaths = Counter[tuple[str, str]]
 WRITES = {
     "POST configmaps",
     "POST jobsets",
@@ -38,43 +45,51 @@ class DeathError(SystemExit):
 
 
 class Mortal:
-    """An operator that dies at its call number `at`, `struck`: before it is sent, or once it is answered."""
+    """An operator that dies at one call, `struck`: before it is sent, or once it is answered.
 
-    def __init__(self, operating: Operating, at: int, moment: str) -> None:
+    It is its call number `at`, at `moment`; or one of a kind that was never struck so. Reads that were struck often
+    enough by what `deaths` counts are not counted.
+    """
+
+    def __init__(self, operating: Operating, at: int, moment: str, deaths: Deaths) -> None:
         self._operator = Operator(options(operating.world, operating.namespace, stop_seconds=5.0))
-        self._at, self._moment, self._calls = at, moment, 0
+        self._at, self._moment, self._deaths, self._calls = at, moment, deaths, 0
         self._lock = threading.Lock()
-        self.struck: str | None = None
+        self.struck: tuple[str, str] | None = None
         transport = self._operator.api._transport
         self._send = transport.send
-        transport.send = self._pass  # type: ignore[method-assign]
+        transport.send = self._pass  # type: ignore[method-assign, assignment]
         with suppress(DeathError):
             self._operator.start()
 
     def _pass(self, method: str, target: str, *given: Any) -> Any:
+        call = written(method, target) + (" (watch)" if "watch=true" in target else "")
         with self._lock:
-            self._be_alive()
-            self._calls += 1
-            last = self._calls == self._at
-            if last and self._moment == "before":
-                self._die(method, target)
+            self._live_on(())
+            moments = self._strikes(call)
+            self._live_on([("before", call)] if "before" in moments else ())
         answer = self._send(method, target, *given)
         with self._lock:
             try:
-                if last:
-                    self._die(method, target)
-                self._be_alive()
+                self._live_on([(moment, call) for moment in moments])
             except DeathError:
                 answer.close()
                 raise
         return answer
 
-    def _die(self, method: str, target: str) -> None:
-        watch = " (watch)" if "watch=true" in target else ""
-        self.struck = written(method, target) + watch
-        raise DeathError
+    def _strikes(self, call: str) -> list[str]:
+        """When this call is struck, if it is."""
+        if new := [moment for moment in MOMENTS if (moment, call) not in self._deaths]:
+            return new[:1]
+        if call.startswith("GET") and self._deaths[self._moment, call] >= READS:
+            return []
+        self._calls += 1
+        return [self._moment] if self._calls == self._at else []
 
-    def _be_alive(self) -> None:
+    def _live_on(self, strikes: Sequence[tuple[str, str]]) -> None:
+        """Or not: the first strike ends it, and it stays dead."""
+        if self.struck is None and strikes:
+            self.struck = strikes[0]
         if self.struck is not None:
             raise DeathError
 
@@ -129,16 +144,16 @@ LIVES = {
 }
 
 
-def live(operating: Operating, name: str, life: Life, deaths: Counter[tuple[str, str]]) -> History:
+def live(operating: Operating, name: str, life: Life, deaths: Deaths) -> History:
     """One job from its creation to its deletion, while operators die at their first call, their second, and so on."""
-    turns, acts = ((at, moment) for at in count(1) for moment in ("before", "after")), list(life.acts)
+    turns, acts = ((at, moment) for at in count(1, STEP) for moment in MOMENTS), list(life.acts)
     end = time.monotonic() + LONGEST_LIFE
     with History(operating, name) as history:
         lifecycle = {"ttlSecondsAfterFinished": 1, "terminationGracePeriodSeconds": 5}
         operating.apply(name, life.plan, lifecycle=lifecycle, **life.spec)
         while not history.over:
             at, moment = next(turns)
-            mortal = Mortal(operating, at, moment)
+            mortal = Mortal(operating, at, moment, deaths)
             while mortal.struck is None and not history.over:
                 assert time.monotonic() < end, f"{name} does not end: {history.last}"
                 if acts and acts[0](operating, name, history):
@@ -146,7 +161,7 @@ def live(operating: Operating, name: str, life: Life, deaths: Counter[tuple[str,
                 history.wait(0.05)
             mortal.bury()
             if mortal.struck is not None:
-                deaths[moment, mortal.struck] += 1
+                deaths[mortal.struck] += 1
     return history
 
 
@@ -155,7 +170,7 @@ def test_deaths_at_every_call(operating: Operating, record_property: Callable[[s
     """Jobs live through restart, suspension, failure, spent budgets, deletion and refusal: never two JobSets at a time,
     attempts counted once each, one end, no event for what was not so, and nothing comes back.
     """
-    deaths: Counter[tuple[str, str]] = Counter()
+    deaths: Deaths = Counter()
     lived = count()
     while sum(deaths.values()) < DEATHS:
         number = next(lived)
@@ -174,5 +189,5 @@ def test_deaths_at_every_call(operating: Operating, record_property: Callable[[s
     assert left == {"afterwards"}
     for (moment, call), times in sorted(deaths.items()):
         record_property(f"died in-process {moment} {call}", times)
-    if DEATHS == 400:
-        assert {(moment, write) for moment in ("before", "after") for write in WRITES} <= deaths.keys()
+    if DEATHS == MOST:
+        assert {(moment, write) for moment in MOMENTS for write in WRITES} <= deaths.keys()

@@ -1,4 +1,4 @@
-"""Why a job does not run yet stands on it in one line, in the words of kubelet and scheduler; mended, it goes on."""
+"""Why a job does not run yet stands on it in one line, in the words of who holds it up; mended, it goes on."""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.cluster.resources import CONFIG_MAPS
+from controller.cluster.resources import CONFIG_MAPS, EVENTS
 from controller.runtime.client import Api, Resource
 from tests.controlplane.operating import SCRIPT, Operating
 
@@ -102,3 +102,24 @@ def test_a_slice_that_is_missing(operating: Operating, slice_of_two: None) -> No
     )
     told = operating.world.kubectl("-n", operating.namespace, "get", "grpojob", "halved", "-o", "json").stdout
     assert json.loads(told)["status"]["phase"] == "Starting"
+
+
+def test_what_the_autoscaler_says_of_a_pod(operating: Operating) -> None:
+    """No node fits: the scheduler's words, and behind them those of the autoscaler's newest event."""
+    operating.start()
+    operating.apply("scales", nodeSelector={"test.example/no-such": "node"})
+    wait_told(operating, "scales", "node affinity/selector", kind="Provisioned", reason="Unschedulable")
+    (pod,) = operating.pods("scales")
+    about = {key: pod["metadata"][key] for key in ("name", "namespace", "uid")}
+    said = "pod didn't trigger scale-up: 1 node(s) didn't match Pod's node affinity/selector"
+    event = {
+        "metadata": {"generateName": "scales.", "namespace": operating.namespace},
+        "involvedObject": {"kind": "Pod", "apiVersion": "v1", **about},
+        "type": "Normal",
+        "reason": "NotTriggerScaleUp",
+        "message": said,
+        "source": {"component": "cluster-autoscaler"},
+        "lastTimestamp": "2026-01-01T00:00:00Z",
+    }
+    operating.api.create(EVENTS, event, operating.namespace)
+    wait_told(operating, "scales", f"; NotTriggerScaleUp: {said}", kind="Provisioned", reason="Unschedulable")
