@@ -55,7 +55,9 @@ def test_a_first_job_trains_after_the_install(release: Release, jobs: Operating)
 
 
 def test_jobs_outlive_upgrade_rollback_and_uninstall(release: Release, jobs: Operating) -> None:
-    """From the frozen chart to this one and back: no JobSet is written, and the next install goes on with the jobs."""
+    """From the frozen chart to this one and back: no JobSet is written, and the next install goes on with the jobs. An
+    upgrade to an image that cannot be pulled fails, and the replicas of before work on.
+    """
     succeed(release.install(chart=FROZEN))
     jobs.apply("runs", RUN)
     jobs.apply("rests", [["0"]], suspend=True)
@@ -65,6 +67,9 @@ def test_jobs_outlive_upgrade_rollback_and_uninstall(release: Release, jobs: Ope
 
     succeed(release.upgrade(trainer__image="registry.test/trainer:2", workers=8))
     assert image_of(jobs, "after-upgrade") == "registry.test/trainer:2"
+    assert unchanged(before, jobs)
+    assert release.upgrade("--wait", "--timeout=5s", image__repository="missing.test/operator").returncode != 0
+    image_of(jobs, "after-failure")
     assert unchanged(before, jobs)
     succeed(release.run("rollback", "1", "--wait"))
     assert image_of(jobs, "after-rollback") != "registry.test/trainer:2"
@@ -81,10 +86,13 @@ def test_jobs_outlive_upgrade_rollback_and_uninstall(release: Release, jobs: Ope
     assert unchanged(before, jobs)
 
 
-def written(jobs: Operating) -> dict[str, tuple[str, int, str]]:
-    """When each JobSet was written last, by whomever."""
+def written(jobs: Operating) -> dict[str, Any]:
+    """Each JobSet's generation, and who wrote it when; but for its status, which is JobSet's own."""
     found = (one["metadata"] for one in jobs.api.list(JOB_SETS, jobs.namespace)["items"])
-    return {one["name"]: (one["uid"], one["generation"], one["resourceVersion"]) for one in found}
+    return {
+        one["name"]: (one["uid"], one["generation"], [by for by in one["managedFields"] if "subresource" not in by])
+        for one in found
+    }
 
 
 def unchanged(before: dict[str, Any], jobs: Operating) -> bool:
