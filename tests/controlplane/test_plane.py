@@ -9,9 +9,9 @@ from tests.controlplane.looking import read, until
 from tests.controlplane.world import World
 
 SCRIPT = """
-until found=$(getent hosts pair-w-0-0.pair); do sleep 0.05; done
+until found=$(getent hosts pair-w-0-0.pair) && getent hosts pair-w-0-1.pair; do sleep 0.05; done
 echo $JOB_COMPLETION_INDEX $(hostname) $(echo $found | awk '{print $2}') > /dev/termination-log
-sleep $((1 - JOB_COMPLETION_INDEX))
+sleep $((3 - JOB_COMPLETION_INDEX))  # the other finds this one's name only while it lives
 test "$JOB_COMPLETION_INDEX$ATTEMPT" = 10 && exit 42
 exit 0
 """
