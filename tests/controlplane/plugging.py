@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,27 @@ class Plugin:
         assert ended.exit_code == code, (words, ended.exit_code, ended.output, ended.exception)
         return ended
 
-    def begun(self, *words: str) -> subprocess.Popen[str]:
-        """As a program of its own."""
+    @contextmanager
+    def begun(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """As a program of its own, which hears Ctrl-C also where the tests run in the background; it does not outlive
+        what it is used for.
+        """
         command = [sys.executable, "-m", "controller", *self._whole(words, None)]
         environ = {**os.environ, "JAX_PLATFORMS": "cpu"}
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(
+            ["env", "--default-signal=INT", *command], cwd=ROOT, env=environ, text=True, **streams
         )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
     def run(self, *words: str, code: int = 0) -> str:
         """What such a program prints in the end."""
-        printed, errors = (process := self.begun(*words)).communicate(timeout=120)
+        with self.begun(*words) as process:
+            printed, errors = process.communicate(timeout=120)
         assert process.returncode == code, (words, process.returncode, printed, errors)
         return printed + errors
 

@@ -11,8 +11,8 @@ def test_logs_are_followed_over_a_restart(operating: Operating, grpo: Plugin) ->
     """Every line of both attempts once, in order; what belongs to no process goes to the error stream."""
     operating.start()
     operating.apply("again", [["say:60 1", "wait:9 9"], ["say:60 0", "wait:1 0"]], hosts=2)
-    process = grpo.begun("logs", "-f", "again")
-    printed, errors = process.communicate(timeout=120)
+    with grpo.begun("logs", "-f", "again") as process:
+        printed, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert printed.splitlines() == said(0, 0, 60) + said(1, 0, 60)
     assert re.findall(r"^--- attempt (\d), again-slice-0-0-\w+ ---$", errors, re.M) == ["0", "1"]
