@@ -22,7 +22,7 @@ demo: $(READY) ## Train a small model with GRPO from one GRPOJob and watch its r
 	$(BIN)/python -m examples.demo.run
 
 ##@ Develop
-test: $(READY) lint ## Lint, types, imports and every test with reduced counts (under ten minutes on two cores)
+test: $(READY) lint ## Lint, types, imports and every test with reduced counts
 	$(BIN)/python -m tests.controlplane.binaries
 	$(BIN)/python -m pytest -q $(BY_FILE) tests
 
