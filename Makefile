@@ -29,7 +29,7 @@ test: $(READY) lint ## Lint, types, imports and every test with reduced counts
 test-light: $(READY) ## The tests that need no JAX and no cluster (under 30 seconds)
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal tests/contract tests/controller tests/repository
 
-test-all: $(READY) lint ## Every test with full counts, and the images (under an hour, as root); figures go to docs/results.md
+test-all: $(READY) lint ## Every test with full counts, and the images (as root); figures go to docs/results.md
 	$(BIN)/python -m tests.controlplane.binaries
 	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q $(BY_FILE) tests tests/images/builds.py
 
