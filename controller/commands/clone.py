@@ -8,16 +8,14 @@ import click
 
 from controller.cluster.resources import CONFIG_MAPS
 from controller.commands.clusterside import ClusterCommand, cluster_options, output_option
-from controller.commands.documents import judge_text, set_option
+from controller.commands.documents import judge_text
 from controller.commands.making import (
     RANDOM,
-    code_option,
     code_override,
-    dry_run_option,
     make,
+    making_options,
     name_with,
     refuse_invalid,
-    suffix_option,
 )
 from controller.grpojob import Override
 from controller.plugin import code as packing
@@ -39,10 +37,7 @@ With -o json or yaml: the new job as the cluster holds it.
 
 @click.command(cls=ClusterCommand, help=HELP)
 @click.argument("job")
-@set_option
-@code_option
-@suffix_option
-@dry_run_option
+@making_options
 @cluster_options()
 @output_option
 @click.pass_context

@@ -1,14 +1,14 @@
 """What `submit` and `clone` share: judged documents become new jobs, with a name and code of their own."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from controller.commands.clusterside import as_list, bare, show_data
-from controller.commands.documents import Judged, judge_text
+from controller.commands.documents import Judged, judge_text, set_option
 from controller.commands.findings import echo_findings, heading
 from controller.grpojob import Override
 from controller.plugin import code
@@ -29,6 +29,13 @@ suffix_option = click.option(
     "--name-suffix", metavar="SUFFIX", help='Name the job NAME-SUFFIX; "random" makes one of five letters.'
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Ask the cluster whether it would take it; make nothing.")
+
+
+def making_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a new job may be given, beside what it is made of."""
+    for option in (dry_run_option, suffix_option, code_option, set_option):
+        command = option(command)
+    return command
 
 
 def suffixed(document: Judged, suffix: str) -> Judged:

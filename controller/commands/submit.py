@@ -6,14 +6,12 @@ from pathlib import Path
 import click
 
 from controller.commands.clusterside import ClusterCommand, cluster_options, output_option
-from controller.commands.documents import file_argument, judge_files, set_option
+from controller.commands.documents import file_argument, judge_files
 from controller.commands.making import (
-    code_option,
     code_override,
-    dry_run_option,
     make,
+    making_options,
     refuse_invalid,
-    suffix_option,
     suffixed,
 )
 from controller.grpojob import Override
@@ -32,10 +30,7 @@ With -o json or yaml: the job as the cluster holds it, a List of several.
 
 @click.command(cls=ClusterCommand, help=HELP)
 @file_argument
-@set_option
-@code_option
-@suffix_option
-@dry_run_option
+@making_options
 @cluster_options()
 @output_option
 @click.pass_context
