@@ -11,7 +11,10 @@ QUEUE = "queue"
 
 
 def give_quota(world: World, namespace: str, cpus: int) -> None:
-    """The ClusterQueue has the namespace's name. Memory is plenty, other resources are not counted."""
+    """The ClusterQueue has the namespace's name. Memory is plenty, other resources are not counted.
+
+    Applied by the server, as tests that run at once share the flavor: two clients that both find none would both create it.
+    """
     resources = [{"name": "cpu", "nominalQuota": cpus}, {"name": "memory", "nominalQuota": "1Ti"}]
     flavor = {"name": "any", "resources": resources}
     spec: dict[str, Any] = {
@@ -28,7 +31,7 @@ def give_quota(world: World, namespace: str, cpus: int) -> None:
             "spec": {"clusterQueue": namespace},
         },
     ]
-    applied = world.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
+    applied = world.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(documents))
     assert applied.returncode == 0, applied.stderr
 
 
