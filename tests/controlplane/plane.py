@@ -132,14 +132,11 @@ class Plane:
         self._commands[name] = self._with_kueues_files(command) if name == "kueue" else command
         definitions = controller.definitions(authority)
         self._kubectl("apply", "--server-side", "-f", "-", documents=definitions)
-        for definition in definitions:
-            # Not `kubectl wait`, which gives up where there is no status yet.
-            versions = [one["name"] for one in definition["spec"]["versions"] if one["served"]]
-            group, plural = definition["spec"]["group"], definition["spec"]["names"]["plural"]
-            for version in versions:
-                self._until_answered(f"https://{NODE_ADDRESS}/apis/{group}/{version}/{plural}?limit=1")
-                self._until_discovered(group, version, plural)
+        converted = [one for one in definitions if one["spec"]["names"]["plural"] in controller.converted]
+        self._until_served([one for one in definitions if one not in converted])
+        self._until_discovered(definitions)
         self.start(name)
+        self._until_served(converted)  # objects that an earlier one left are read through its webhook
         webhooks = controller.webhooks(authority)
         for webhook in (one for manifest in webhooks for one in manifest["webhooks"]):
             self._until_answered(webhook["clientConfig"]["url"], absent=404)
@@ -184,7 +181,12 @@ class Plane:
             command, cwd=self._folder, input=given, text=True, check=True, stdout=sys.stderr, timeout=START_SECONDS
         )
 
-    def _until_discovered(self, group: str, version: str, plural: str) -> None:
+    def _until_served(self, definitions: list[dict[str, Any]]) -> None:
+        """Not `kubectl wait`, which gives up where there is no status yet."""
+        for group, version, plural in _kinds(definitions):
+            self._until_answered(f"https://{NODE_ADDRESS}/apis/{group}/{version}/{plural}?limit=1")
+
+    def _until_discovered(self, definitions: list[dict[str, Any]]) -> None:
         """Served is not yet known: a controller that looks up what there is would end where its own kind is missing."""
         context = ssl.create_default_context(cafile=str(self._folder / "ca.crt"))
         headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Accept": DISCOVERY}
@@ -193,10 +195,15 @@ class Plane:
         while True:
             with urllib.request.urlopen(request, context=context, timeout=10) as answer:
                 groups = {one["metadata"]["name"]: one["versions"] for one in json.load(answer)["items"]}
-            known = [one for one in groups.get(group, ()) if one["version"] == version]
-            if any(kind["resource"] == plural for one in known for kind in one["resources"]):
+            missing = _kinds(definitions) - {
+                (group, version["version"], kind["resource"])
+                for group, versions in groups.items()
+                for version in versions
+                for kind in version["resources"]
+            }
+            if not missing:
                 return
-            assert time.monotonic() < end, f"{plural}.{version}.{group} was not discovered in {START_SECONDS:.0f} s"
+            assert time.monotonic() < end, f"{sorted(missing)} were not discovered in {START_SECONDS:.0f} s"
             time.sleep(0.05)
 
     def _until_answered(self, url: str, absent: int | None = None) -> None:
@@ -205,6 +212,16 @@ class Plane:
         while not _answers(url, context, absent):
             assert time.monotonic() < end, f"{url} did not answer for {START_SECONDS:.0f} s"
             time.sleep(0.05)
+
+
+def _kinds(definitions: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    """Group, version and plural of all that is served."""
+    return {
+        (definition["spec"]["group"], version["name"], definition["spec"]["names"]["plural"])
+        for definition in definitions
+        for version in definition["spec"]["versions"]
+        if version["served"]
+    }
 
 
 def _answers(url: str, context: ssl.SSLContext | None, absent: int | None) -> bool:

@@ -13,7 +13,7 @@ QUEUE = "queue"
 def give_quota(world: World, namespace: str, cpus: int) -> None:
     """The ClusterQueue has the namespace's name. Memory is plenty, other resources are not counted.
 
-    Applied by the server, as tests that run at once share the flavor: two clients that both find none would both create it.
+    Applied by the server, as tests at once share the flavor: two clients that both find none would both create it.
     """
     resources = [{"name": "cpu", "nominalQuota": cpus}, {"name": "memory", "nominalQuota": "1Ti"}]
     flavor = {"name": "any", "resources": resources}
