@@ -31,7 +31,7 @@ test-light: $(READY) ## The tests that need no JAX and no cluster (under 30 seco
 
 test-all: $(READY) lint ## Every test with full counts, and the images (as root); figures go to docs/results.md
 	$(BIN)/python -m tests.controlplane.binaries
-	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q $(BY_FILE) tests tests/images/builds.py
+	GRPO_TEST_SCALE=50 $(BIN)/python -m pytest -q $(BY_FILE) -o python_files='test_*.py builds.py' tests
 
 check: lint test-light ## What a commit needs: lint, types, imports, light tests
 

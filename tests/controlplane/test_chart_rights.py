@@ -1,6 +1,7 @@
 """The chart's rights are what the operator needs: all of them, and no more.
 
 Every right is taken away in turn, and each time something does not come about, and the log says which right is missing.
+Of a watch the refusal is all that is asked for: what it would tell, the list after the refusal tells too, only later.
 With GRPO_TEST_SCALE=1 a tenth of them is tried.
 """
 
@@ -37,7 +38,7 @@ def fault(world: World, dropped: Verb | None, number: int) -> str | None:
         log = rights.log.read_text()
         if dropped is None:
             return None if failed is None and "Forbidden" not in log else f"{failed} failed: {log[-3000:]}"
-        if failed and rights.names(dropped):
+        if (failed or dropped[2] == "watch") and rights.names(dropped):
             return None
         return f"{dropped}: {failed or 'nothing'} failed, and it is told: {rights.names(dropped)}; {log[-1000:]}"
     finally:
