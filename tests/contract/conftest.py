@@ -1,4 +1,4 @@
-"""Property tests run `GRPO_TEST_SCALE` times their examples; the oracle beside them is importable by its name."""
+"""Property tests run `GRPO_TEST_SCALE` times their examples, 3,000 at most; the oracle beside them is importable by its name."""
 
 import os
 import sys
@@ -10,5 +10,5 @@ from hypothesis import settings
 sys.path.insert(0, str(Path(__file__).parent))
 
 SCALE = max(1, int(os.environ.get("GRPO_TEST_SCALE") or 1))
-settings.register_profile("contract", max_examples=150 * SCALE, deadline=None, derandomize=SCALE == 1)
+settings.register_profile("contract", max_examples=min(150 * SCALE, 3000), deadline=None, derandomize=SCALE == 1)
 settings.load_profile("contract")

@@ -17,7 +17,7 @@ from tests.controlplane.meddling import Meddler
 from tests.controlplane.operating import Operating
 from tests.controlplane.world import ROOT
 
-DEATHS = min(500, 10 * int(os.environ.get("GRPO_TEST_SCALE") or 1))
+DEATHS = min(200, 10 * int(os.environ.get("GRPO_TEST_SCALE") or 1))
 SEED = int(os.environ.get("GRPO_TEST_SEED") or random.SystemRandom().randrange(10**6))
 SPARED = 0.3
 """Of writes: what comes after one, such as its event, is struck only where that one was not."""

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = (0, 1, 2) if int(os.environ.get("GRPO_TEST_SCALE", "1")) > 1 else (0,)
+SEEDS = (1, 2) if int(os.environ.get("GRPO_TEST_SCALE", "1")) > 1 else (0,)
 
 
 def test_the_demo_shows_the_reward_rising(tmp_path: Path) -> None:
