@@ -5,8 +5,8 @@ READY  := $(VENV)/.ready
 LOCKS  := base controller trainer tpu cuda images dev parity tunix
 PARITY := .venv-parity
 TUNIX  := .venv-tunix
-# The tests of a file share what they start and compile, so one process takes them all; a third waits while two compute.
-BY_FILE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# The tests of a file share what they start and compile, so one process takes them all; others wait while two compute.
+BY_FILE := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
@@ -22,9 +22,9 @@ demo: $(READY) ## Train a small model with GRPO from one GRPOJob and watch its r
 	$(BIN)/python -m examples.demo.run
 
 ##@ Develop
-test: $(READY) lint ## Lint, types, imports and every test with reduced counts
+test: $(READY) lint ## Lint, types, imports and the tests, with reduced counts and without the longest
 	$(BIN)/python -m tests.controlplane.binaries
-	$(BIN)/python -m pytest -q $(BY_FILE) tests
+	$(BIN)/python -m pytest -q $(BY_FILE) -m 'not long' tests
 
 test-light: $(READY) ## The tests that need no JAX and no cluster (under 30 seconds)
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal tests/contract tests/controller tests/repository

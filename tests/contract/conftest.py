@@ -1,4 +1,4 @@
-"""Property tests run `GRPO_TEST_SCALE` times their examples, 3,000 at most; the oracle beside them is importable by its name."""
+"""Property tests run `GRPO_TEST_SCALE` times their examples, up to 3,000; the oracle beside them goes by its name."""
 
 import os
 import sys

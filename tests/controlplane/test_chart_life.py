@@ -40,6 +40,7 @@ def succeed(done: Any) -> str:
     return str(done.stdout)
 
 
+@pytest.mark.long
 def test_a_first_job_trains_after_the_install(release: Release, jobs: Operating) -> None:
     """Two commands: the chart, and the demo's job with its model as a ConfigMap. It reports through the Service, and
     its reward is told.

@@ -62,6 +62,7 @@ def progressing(operating: Operating, name: str, status: str, reason: str) -> No
     operating.wait(lambda: operating.condition(name, "Progressing") == (status, reason), f"{reason} of {name}")
 
 
+@pytest.mark.long
 def test_reports_that_stop_restart_nothing(
     operating: Operating, network: Network, start: Callable[[], Process]
 ) -> None:

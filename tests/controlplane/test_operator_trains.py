@@ -56,6 +56,7 @@ def test_a_job_trains_to_its_end(operating: Operating, operator: Process) -> Non
     assert f"{STEPS}/{STEPS}" in told
 
 
+@pytest.mark.long
 def test_a_pod_killed_in_the_middle_changes_nothing(operating: Operating, operator: Process, tmp_path: Path) -> None:
     """The run resumes from its checkpoint, and ends with the parameters of a run that nobody disturbed."""
     for name in ("calm", "killed"):

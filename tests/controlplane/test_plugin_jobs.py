@@ -140,6 +140,7 @@ def test_all_jobs_are_watched_until_ctrl_c(operating: Operating, grpo: Plugin) -
     assert (process.returncode, printed, errors) == (130, "", "")
 
 
+@pytest.mark.long
 def test_wait_outlives_the_api_server(world: World, operating: Operating, grpo: Plugin) -> None:
     """It is killed and started again meanwhile."""
     operating.start()

@@ -23,6 +23,7 @@ def trained(operating: Operating, grpo: Plugin, tmp_path: Path) -> str:
     return "demo-sums"
 
 
+@pytest.mark.long
 def test_a_run_is_read_after_its_pods_are_gone(
     operating: Operating, grpo: Plugin, trained: str, tmp_path: Path
 ) -> None:

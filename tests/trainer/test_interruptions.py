@@ -21,7 +21,7 @@ from trainer.progress import Entry
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at the processes of a run through /proc")
 
-OF_EACH_SIGNAL = min(50, 2 * int(os.environ.get("GRPO_TEST_SCALE") or 1))
+OF_EACH_SIGNAL = min(50, int(os.environ.get("GRPO_TEST_SCALE") or 1))
 IN_EACH_PHASE = OF_EACH_SIGNAL // 10
 SEED = int(os.environ.get("GRPO_TEST_SEED") or random.SystemRandom().randrange(10**6))
 EVERY = 2

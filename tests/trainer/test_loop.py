@@ -211,6 +211,7 @@ def _stopped_and_resumed(run: RunConfig, tmp_path: Path, environ: dict[str, str]
     return second
 
 
+@pytest.mark.long
 def test_a_run_goes_further_on_another_machine(
     one_process: Launched, byte_model: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def assert_same_training(ours: Launched, theirs: Launched) -> None:
                 assert mine[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), name
 
 
+@pytest.mark.long
 def test_whitening_sees_the_completions_of_all_processes(byte_model: Path, data: Path, tmp_path: Path) -> None:
     """reinforce++ with K = 1, two updates a step and a KL term: two processes of four devices do what one device does.
 

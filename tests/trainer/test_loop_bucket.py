@@ -132,6 +132,7 @@ def test_a_bucket_that_cannot_be_reached_ends_a_run_at_once(
     assert "Traceback" not in missing.err + refused.err
 
 
+@pytest.mark.long
 def test_a_slow_and_failing_bucket_stops_no_step(
     bucket: str, emulator: Emulator, byte_model: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_slow_and_failing_bucket_stops_no_step(
     assert ended.fingerprint
 
 
+@pytest.mark.long
 def test_a_bucket_that_vanishes_ends_a_run_that_goes_on_when_it_is_back(
     byte_model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

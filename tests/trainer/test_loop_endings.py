@@ -64,6 +64,7 @@ def test_a_reward_that_fails_on_every_row_ends_the_first_step(byte_model: Path, 
         )
 
 
+@pytest.mark.long
 def test_a_failure_of_one_process_is_told_by_the_other(byte_model: Path, data: Path, tmp_path: Path) -> None:
     """What process 1 cannot write, in the middle of an evaluation, is its cause with the path; the other names it."""
     run = resolved(byte_model, data, tmp_path / "out", 2, 1, eval_every_steps=2)
@@ -80,6 +81,7 @@ def test_a_failure_of_one_process_is_told_by_the_other(byte_model: Path, data: P
     assert failed.cause.step == survivor.cause.step == 2
 
 
+@pytest.mark.long
 def test_an_abort_of_its_own_is_no_lost_peer(byte_model: Path, data: Path, tmp_path: Path) -> None:
     """The process that holds the coordinator aborts: it failed, and the other, which JAX aborts, lost it."""
     launched = Launched(resolved(byte_model, data, tmp_path / "out", 2, 1, steps=100_000), tmp_path)

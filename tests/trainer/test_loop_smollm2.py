@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import jax.numpy as jnp
+import pytest
 from launching import Launched, resolved
 
 from trainer.checkpoint import fingerprint
@@ -36,6 +37,7 @@ def finished(smollm2: Path, folder: Path) -> Launched:
     return launched
 
 
+@pytest.mark.long
 def test_a_real_model_trains_on_questions_in_its_own_form(smollm2: Path, mesh_of, tmp_path: Path) -> None:
     """Two processes end with the same new parameters; the chat template was used, and rewards tell completions apart.
 

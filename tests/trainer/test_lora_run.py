@@ -97,6 +97,7 @@ def test_a_checkpoint_holds_the_adapters_and_exports_the_same(trained: Launched,
     assert answers[0] == answers[1]
 
 
+@pytest.mark.long
 def test_adapters_go_on_beside_the_weights_they_were_trained_beside(trained: Launched, model: Path) -> None:
     """From step 1 the run ends at the same bits; with a base that changed meanwhile it is refused, and so is export."""
     shutil.rmtree(trained.folder / "checkpoints" / "2")

@@ -154,6 +154,7 @@ def test_a_resumed_run_asks_what_the_whole_one_asks(
         assert {name: ours[name] for name in same} == {name: theirs[name] for name in same}
 
 
+@pytest.mark.long
 def test_two_processes_in_smaller_passes_choose_the_same(
     whole: Launched, byte_model: Path, data: Path, tmp_path: Path
 ) -> None:

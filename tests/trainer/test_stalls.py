@@ -17,6 +17,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sums(tmp_path_factory.mktemp("data") / "sums.jsonl")
 
 
+@pytest.mark.long
 def test_a_reward_that_hangs_beyond_its_deadline(byte_model: Path, data: Path, tmp_path: Path) -> None:
     """Half an answer, which no deadline of a call can end, in one process: both end with 8, and both wrote stacks."""
     rewards = [{"python": "reward_samples:breaks_off_an_answer", "timeout_seconds": 2}]
@@ -48,6 +49,7 @@ def test_a_process_that_stands_still_in_a_collective(byte_model: Path, data: Pat
     assert second.code in (ExitCode.STALLED, ExitCode.PEER_LOST)
 
 
+@pytest.mark.long
 def test_what_is_slow_within_its_own_limits_is_no_stall(byte_model: Path, data: Path, tmp_path: Path) -> None:
     """A reward that uses its deadline in one process, and a disk that takes longer than the deadline of progress."""
     rewards = [{"python": "reward_samples:takes_its_time_once", "timeout_seconds": 100, "args": {"seconds": 8}}]

@@ -23,6 +23,7 @@ def stopped(launched: Launched, asked: int) -> list[Ended]:
     return ended
 
 
+@pytest.mark.long
 def test_a_reward_that_takes_an_hour_holds_nobody_up(byte_model: Path, data: Path, tmp_path: Path) -> None:
     """The step before it is committed, the open one is lost, and the next attempt makes it again."""
     run = resolved(byte_model, data, tmp_path / "out", 2, 1, checkpoint={"every_steps": 100}, rewards=FOR_EVER)

@@ -31,6 +31,14 @@ from trainer.progress import Entry, Ledger
 ledger = Ledger.from_environment(os.environ)
 """
 
+OBEDIENT = """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print("up", flush=True)
+for _ in range(600):
+    time.sleep(0.1)
+"""
+"""Many sleeps: a signal that comes just before one begins is heard only when that one is over."""
+
 
 @pytest.mark.parametrize(
     ("status", "said", "out_of_memory", "code"),
@@ -119,7 +127,7 @@ def test_signals_reach_the_trainer_and_success_leaves_no_cause(tmp_path: Path) -
     """SIGTERM and a first Ctrl-C arrive as SIGTERM; a trainer that then ends well leaves an empty log."""
     for signum in (signal.SIGTERM, signal.SIGINT):
         process = start(
-            'signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint("up", flush=True)\ntime.sleep(60)',
+            OBEDIENT,
             tmp_path / "log",
         )
         assert process.stdout is not None
@@ -134,7 +142,7 @@ def test_a_word_to_a_terminal_begins_a_line(tmp_path: Path, monkeypatch: pytest.
     """Where the trainer may have drawn a line at the foot of the terminal, that is cleared first."""
     monkeypatch.setenv("TERM", "xterm")
     ours, theirs = os.openpty()
-    body = TRAINER + 'signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nprint("up", flush=True)\ntime.sleep(60)'
+    body = TRAINER + OBEDIENT
     with subprocess.Popen([sys.executable, "-c", SUPERVISE, body], stdout=subprocess.PIPE, stderr=theirs) as process:
         assert process.stdout is not None
         process.stdout.readline()
