@@ -47,6 +47,7 @@ def test_a_first_job_trains_after_the_install(release: Release, jobs: Operating)
     """
     notes = succeed(release.install())
     assert "kubectl apply --server-side -k examples/demo" in notes
+    assert "ok      a good job" in succeed(release.run("test", "--logs"))
     sample = str(ROOT / "examples" / "demo")
     succeed(jobs.world.kubectl("-n", jobs.namespace, "apply", "--server-side", "-k", sample))
     jobs.wait(lambda: (jobs.status("first").get("progress") or {}).get("step"), "a report", 180)
@@ -57,7 +58,7 @@ def test_a_first_job_trains_after_the_install(release: Release, jobs: Operating)
 
 def test_jobs_outlive_upgrade_rollback_and_uninstall(release: Release, jobs: Operating) -> None:
     """From the frozen chart to this one and back: no JobSet is written, and the next install goes on with the jobs. An
-    upgrade to an image that cannot be pulled fails, and the replicas of before work on.
+    upgrade with a misspelt value, or to an image that cannot be pulled, fails, and the replicas of before work on.
     """
     succeed(release.install(chart=FROZEN))
     jobs.apply("runs", RUN)
@@ -69,6 +70,7 @@ def test_jobs_outlive_upgrade_rollback_and_uninstall(release: Release, jobs: Ope
     succeed(release.upgrade(trainer__image="registry.test/trainer:2", workers=8))
     assert image_of(jobs, "after-upgrade") == "registry.test/trainer:2"
     assert unchanged(before, jobs)
+    assert "additional properties 'replcas' not allowed" in release.upgrade(replcas=3).stderr
     assert release.upgrade("--wait", "--timeout=5s", image__repository="missing.test/operator").returncode != 0
     image_of(jobs, "after-failure")
     assert unchanged(before, jobs)

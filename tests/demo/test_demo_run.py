@@ -22,7 +22,7 @@ def test_the_demo_shows_the_reward_rising(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
+        timeout=1800,
     )
 
     assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr
