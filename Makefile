@@ -26,7 +26,7 @@ test: $(READY) lint ## Lint, types, imports and the tests, with reduced counts a
 	$(BIN)/python -m tests.controlplane.binaries
 	$(BIN)/python -m pytest -q $(BY_FILE) -m 'not long' tests
 
-test-light: $(READY) ## The tests that need no JAX and no cluster (under 30 seconds)
+test-light: $(READY) ## The tests that need no JAX and no cluster
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal tests/contract tests/controller tests/repository
 
 test-all: $(READY) lint ## Every test with full counts, and the images (as root); figures go to docs/results.md

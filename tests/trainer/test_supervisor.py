@@ -126,10 +126,7 @@ def test_a_lost_peer_is_told_late(tmp_path: Path) -> None:
 def test_signals_reach_the_trainer_and_success_leaves_no_cause(tmp_path: Path) -> None:
     """SIGTERM and a first Ctrl-C arrive as SIGTERM; a trainer that then ends well leaves an empty log."""
     for signum in (signal.SIGTERM, signal.SIGINT):
-        process = start(
-            OBEDIENT,
-            tmp_path / "log",
-        )
+        process = start(OBEDIENT, tmp_path / "log")
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         process.send_signal(signum)
