@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import signal
 import stat
 import time
 from contextlib import suppress
@@ -108,6 +109,12 @@ def breaks_off_an_answer(completions, **kwargs):
         (answers,) = (fd for fd in range(3, 64) if is_socket(fd) and os.get_blocking(fd))
         os.write(answers, (4096).to_bytes(4, "big") + b"half")
         time.sleep(600)
+    return letters(completions)
+
+
+def freezes_the_trainer(completions, **kwargs):
+    if second_call_on_process_1():
+        os.kill(os.getppid(), signal.SIGSTOP)
     return letters(completions)
 
 
