@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import select
 import socket
 import ssl
 import time
@@ -13,10 +14,10 @@ import pytest
 
 from controller.https.certificates import LIFETIME, Certificate, issue, server_context
 from controller.https.door import Door
-from controller.https.server import Answer, Limits, Server, Told
+from controller.https.server import Answer, Doing, Limits, Server, Told
 from controller.webhook.admission import Admission
 
-QUICK = {"opening": 0.2, "idle": 0.2, "reading": 0.2, "answering": 5.0}
+QUICK: dict[Doing, float] = {"opening": 2.0, "idle": 2.0, "reading": 2.0, "answering": 5.0}
 Serve = Callable[..., Server]
 
 
@@ -58,7 +59,7 @@ def context_of(certificate: Certificate) -> ssl.SSLContext:
 
 
 def connected(server: Server, certificate: Certificate) -> http.client.HTTPSConnection:
-    return http.client.HTTPSConnection(*server.address, context=context_of(certificate), timeout=10)
+    return http.client.HTTPSConnection(*server.address, context=context_of(certificate), timeout=60)
 
 
 def asked(
@@ -108,9 +109,8 @@ def test_silent_clients_hold_up_nobody_and_are_cut(serve: Serve, certificate: Ce
         silent.append(slow)
     connection = connected(server, certificate)
 
-    start = time.monotonic()
     assert asked(connection) == (200, b"hello")
-    assert time.monotonic() - start < 1.0
+    assert select.select(silent[:5], [], [], 0)[0] == []
     connection.close()
     for client in silent:
         with client:
@@ -119,7 +119,7 @@ def test_silent_clients_hold_up_nobody_and_are_cut(serve: Serve, certificate: Ce
 
 def is_cut(client: socket.socket) -> bool:
     """Whether the server ends the connection, whatever it sends before."""
-    client.settimeout(10)
+    client.settimeout(60)
     try:
         while client.recv(1000):
             continue
@@ -173,7 +173,7 @@ class Changing:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -193,7 +193,7 @@ def test_the_door_opens_with_a_certificate_and_takes_the_next(
     assert door.address is not None
     request = {"uid": "u", "operation": "CREATE", "object": {}}
     body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
-    connection = http.client.HTTPSConnection(*door.address, context=context_of(certificate), timeout=10)
+    connection = http.client.HTTPSConnection(*door.address, context=context_of(certificate), timeout=60)
 
     status, told = asked(connection, "/validate", body)
     assert (status, json.loads(told)["response"]["allowed"]) == (200, False)

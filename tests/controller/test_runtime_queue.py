@@ -143,7 +143,7 @@ def run_until(queue: WorkQueue, reconcile: Callable[[str], Result], enough: thre
     workers = Workers(queue, reconcile, count)
     workers.start()
     assert workers.is_alive
-    assert enough.wait(10)
+    assert enough.wait(60)
     assert workers.stop()
 
 
@@ -231,6 +231,6 @@ def test_a_stop_lets_a_pass_under_way_end() -> None:
     queue.add("b")
     workers = Workers(queue, reconcile, 1)
     workers.start()
-    assert began.wait(5)
+    assert began.wait(60)
     assert workers.stop()
     assert ended == ["a"]

@@ -20,7 +20,7 @@ from controller.runtime.workers import Result, Workers
 
 def fetch(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -68,7 +68,7 @@ def three_passes(metrics: Metrics) -> None:
     workers.start()
     queue.add("ns/a")
     queue.add("ns/b")
-    assert enough.wait(5)
+    assert enough.wait(60)
     workers.stop()
 
 

@@ -54,7 +54,7 @@ class Client:
 
     def __init__(self, world: World) -> None:
         self._server = world.server
-        self._pool = urllib3.PoolManager(16, ca_certs=str(world.folder / "ca.crt"), retries=False, timeout=30)
+        self._pool = urllib3.PoolManager(16, ca_certs=str(world.folder / "ca.crt"), retries=False, timeout=120)
 
     def send(self, method: str, path: str, body: Json | bytes, kind: str = "application/json") -> Answer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -136,7 +136,7 @@ class Webhook:
         for replica in self.replicas:
             replica.terminate()
         for replica in self.replicas:
-            replica.wait(10)
+            replica.wait(120)
 
 
 def job_of(name: str, **spec: Any) -> Json:

@@ -1,6 +1,7 @@
 """A replica for tests: `python -m tests.controlplane.elector KUBECONFIG NAMESPACE IDENTITY`, with short terms.
 
-It says `leads SECONDS` once it leads and `ended SECONDS` on SIGTERM, in seconds of this machine's monotonic clock.
+It says `stands SECONDS` at its start, `leads SECONDS` once it leads and `ended SECONDS` on SIGTERM, in seconds of this
+machine's monotonic clock.
 """
 
 import signal
@@ -11,7 +12,7 @@ import time
 from controller.runtime.client import Api
 from controller.runtime.election import LeaseElection, Terms
 
-TERMS = Terms(lease=4.0, renew_deadline=2.5, retry=0.4)
+TERMS = Terms(lease=10.0, renew_deadline=7.0, retry=0.4)
 
 
 def say(word: str) -> None:
@@ -23,6 +24,7 @@ def main(kubeconfig: str, namespace: str, identity: str) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
     api = Api.connect(kubeconfig, "elector")
     election = LeaseElection(api, namespace, "test", identity, on_started=lambda: say("leads"), terms=TERMS)
+    say("stands")
     election.start()
     asked.wait()
     election.stop()

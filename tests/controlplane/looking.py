@@ -8,7 +8,7 @@ from typing import Any
 from tests.controlplane.world import World
 
 
-def until(holds: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+def until(holds: Callable[[], Any], what: str, seconds: float = 120) -> Any:
     end = time.monotonic() + seconds
     while not (found := holds()):
         assert time.monotonic() < end, f"{what} did not come about in {seconds:.0f} s"

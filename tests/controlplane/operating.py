@@ -148,10 +148,10 @@ class Operating:
         ours = (one for one in found if (one["regarding"]["kind"], one["regarding"]["name"]) == (GRPOJOBS.kind, name))
         return [one["reason"] for one in ours]
 
-    def wait(self, holds: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+    def wait(self, holds: Callable[[], Any], what: str, seconds: float = 180) -> Any:
         return until(holds, what, seconds)
 
-    def wait_phase(self, name: str, *phases: str, seconds: float = 90) -> Body:
+    def wait_phase(self, name: str, *phases: str, seconds: float = 180) -> Body:
         """The status once its phase is one of these."""
 
         def reached() -> Body | None:

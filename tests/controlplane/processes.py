@@ -32,4 +32,4 @@ class Process:
 
     def end(self) -> None:
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(120)

@@ -114,7 +114,7 @@ class Rights:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(30)
+            self._process.wait(120)
 
     def end(self) -> None:
         self.stop()

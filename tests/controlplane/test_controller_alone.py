@@ -40,7 +40,7 @@ def alone(world: World) -> Iterator[Client]:
     client = Client(world)
     yield client
     process.terminate()
-    process.wait(30)
+    process.wait(120)
     client.close()
     world.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
     install_crd(world)

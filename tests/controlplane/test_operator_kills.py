@@ -59,7 +59,7 @@ class Mortal:
         self._meddler.before = self._meddler.after = lambda method, path: None
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(30)
+        return self._process.wait(120)
 
     def _before(self, method: str, path: str) -> None:
         with self._lock:
@@ -153,5 +153,5 @@ def test_the_leader_is_killed(operating: Operating, tmp_path: Path) -> None:
     finally:
         for process in replicas.values():
             process.terminate()
-        codes = {name: process.wait(30) for name, process in replicas.items()}
+        codes = {name: process.wait(120) for name, process in replicas.items()}
     assert sorted(codes.values()) == [-signal.SIGKILL, 0]

@@ -78,7 +78,7 @@ def test_a_watch_tells_changes_until_it_is_closed_from_elsewhere(api: Api, names
     api.patch(CONFIG_MAPS, "a", namespace, {"data": {"x": "2"}})
     api.delete(CONFIG_MAPS, "a", namespace, propagation="Background")
     api.create(CONFIG_MAPS, config_map("a"), namespace)
-    until(lambda: len(seen) == 4, "four events", seconds=10)
+    until(lambda: len(seen) == 4, "four events")
     watch.close()
     thread.join(timeout=5)
     assert seen == [

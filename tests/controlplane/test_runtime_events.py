@@ -37,7 +37,7 @@ def test_kubectl_shows_an_event(world: World, api: Api, namespace: str, recorder
     made = api.create(CONFIG_MAPS, config_map("a"), namespace)
     recorder.event(made, "Normal", "Started", "it has begun", "Start")
     recorder.event(made, "Warning", "Wordy", "ä" * 2000)
-    until(lambda: len(events(api, namespace)) == 2, "two events", seconds=10)
+    until(lambda: len(events(api, namespace)) == 2, "two events")
     described = world.kubectl("-n", namespace, "describe", "configmap", "a").stdout
     assert "Started" in described
     assert "it has begun" in described
@@ -56,11 +56,11 @@ def test_a_repetition_is_one_event_with_a_series(
     made = api.create(CONFIG_MAPS, config_map("a"), namespace)
     recorder.event(made, "Warning", "Again", "the same")
     recorder.event(made, "Warning", "Again", "the same")
-    until(lambda: outcomes["sent"] == 2, "event and series", seconds=10)
+    until(lambda: outcomes["sent"] == 2, "event and series")
     for _ in range(100):
         recorder.event(made, "Warning", "Again", "the same")
     recorder.event(made, "Warning", "Again", "another")
-    until(lambda: outcomes["sent"] == 3, "the other note", seconds=10)
+    until(lambda: outcomes["sent"] == 3, "the other note")
     found = {one["note"]: one.get("series", {}).get("count") for one in events(api, namespace)}
     assert found == {"the same": 2, "another": None}
     assert outcomes == {"sent": 3}
@@ -72,11 +72,11 @@ def test_a_series_whose_event_has_expired_is_told_anew(
     """The server keeps events for an hour: what goes on after that has an event again, with its whole count."""
     made = api.create(CONFIG_MAPS, config_map("a"), namespace)
     recorder.event(made, "Normal", "Again", "the same")
-    until(lambda: outcomes["sent"] == 1, "the event", seconds=10)
+    until(lambda: outcomes["sent"] == 1, "the event")
     (first,) = events(api, namespace)
     api.delete(EVENTS, first["metadata"]["name"], namespace)
     recorder.event(made, "Normal", "Again", "the same")
-    until(lambda: outcomes["sent"] == 2, "it again", seconds=10)
+    until(lambda: outcomes["sent"] == 2, "it again")
     (second,) = events(api, namespace)
     assert second["series"]["count"] == 2
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_sent_is_dropped_and_counted(
         recorder.event(other, "Normal", "Chatty", f"number {number}")
     third = api.create(CONFIG_MAPS, config_map("c"), namespace)
     recorder.event(third, "Normal", "Heard", "this one counts")
-    until(lambda: sum(outcomes.values()) == 42, "all of them", seconds=20)
+    until(lambda: sum(outcomes.values()) == 42, "all of them")
     assert outcomes == {"sent": 26, "dropped": 16}
     assert "Heard" in {one["reason"] for one in events(api, namespace)}
 

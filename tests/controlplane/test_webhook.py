@@ -156,11 +156,11 @@ def test_what_others_wrote_over_is_written_again(webhook: Webhook, judged: str, 
     webhook.register(PORTS[0])
     wipe = [{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]
     api.patch(CONFIGURATIONS, webhook.name, None, wipe, kind="json")
-    until(lambda: raw.create(judged, job_of("job", **BROKEN), "?dryRun=All").by_webhook, "a judgement", 10)
+    until(lambda: raw.create(judged, job_of("job", **BROKEN), "?dryRun=All").by_webhook, "a judgement")
 
     api.delete(SECRETS, webhook.name, webhook.namespace)
-    until(lambda: trusted(api, webhook) == held_or_none(api, webhook), "a new Secret", 10)
-    until(lambda: raw.create(judged, job_of("job", **BROKEN), "?dryRun=All").by_webhook, "a judgement", 10)
+    until(lambda: trusted(api, webhook) == held_or_none(api, webhook), "a new Secret")
+    until(lambda: raw.create(judged, job_of("job", **BROKEN), "?dryRun=All").by_webhook, "a judgement")
 
 
 def held_or_none(api: Api, webhook: Webhook) -> bytes | None:
@@ -172,7 +172,7 @@ def held_or_none(api: Api, webhook: Webhook) -> bytes | None:
 def test_without_the_webhook_jobs_are_stored(webhook: Webhook, judged: str, raw: Client) -> None:
     """A dead webhook costs the early answer, and no more: the controller judges what is stored."""
     webhook.register(9699)  # where nobody listens
-    until(lambda: raw.create(judged, job_of("job", **BROKEN), "?dryRun=All").status == 201, "a job", 15)
+    until(lambda: raw.create(judged, job_of("job", **BROKEN), "?dryRun=All").status == 201, "a job")
     webhook.register(PORTS[0])
     webhook.judges(judged)
 
@@ -196,7 +196,7 @@ def operator(world: World, namespace: str) -> Iterator[str]:
         assert applied.returncode == 0, applied.stderr
     yield namespace
     process.terminate()
-    process.wait(30)
+    process.wait(60)
     world.kubectl("delete", "validatingwebhookconfiguration", namespace)
 
 
@@ -223,6 +223,6 @@ def test_the_operator_serves_its_webhook_behind_a_service(operator: str, raw: Cl
     """The certificate holds for the Service's name, and the API server, told whom to trust as soon as there is a
     configuration, asks through it.
     """
-    until(lambda: raw.create(operator, job_of("job", **BROKEN), "?dryRun=All").by_webhook, "a judgement", 30)
+    until(lambda: raw.create(operator, job_of("job", **BROKEN), "?dryRun=All").by_webhook, "a judgement")
     assert raw.create(operator, job_of("job", **BROKEN)).causes == (BATCH, DEADLINE)
     assert raw.create(operator, job_of("job", suspend=True)).status == 201

@@ -59,7 +59,7 @@ class World:
         self.inner_kubeconfig = folder / "kubeconfig.inside"
 
     def kubectl(
-        self, *arguments: str, stdin: str | None = None, timeout: float = 60
+        self, *arguments: str, stdin: str | None = None, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         command = [str(program("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)

@@ -101,7 +101,7 @@ def test_the_cause_reaches_the_termination_log(tmp_path: Path) -> None:
         'ledger.write(Entry(1, 2, 5, "", Cause(ExitCode.NON_FINITE, 1, 5, None, "loss is NaN")))\nos._exit(7)',
         tmp_path / "log",
     )
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 7
     assert told == "trainer: NonFinite, exit code 7: loss is NaN\n"
     assert json.loads((tmp_path / "log").read_text()) == {
@@ -117,7 +117,7 @@ def test_the_cause_reaches_the_termination_log(tmp_path: Path) -> None:
 def test_a_lost_peer_is_told_late(tmp_path: Path) -> None:
     """An abort by JAX ends with 9, after ten seconds in which the peer's cause comes first."""
     process = start(f"ledger.write(Entry(0, 2, 5))\nprint({LOST!r}, file=sys.stderr)\nos.abort()", tmp_path / "log")
-    out, said = process.communicate(timeout=30)
+    out, said = process.communicate(timeout=120)
     assert (process.returncode, out) == (9, "waits 10.0\n")
     assert said.splitlines()[0] == LOST  # passed on
     assert Cause.from_json((tmp_path / "log").read_text()).step == 5
@@ -130,7 +130,7 @@ def test_signals_reach_the_trainer_and_success_leaves_no_cause(tmp_path: Path) -
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         process.send_signal(signum)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
         process.communicate()
         assert not (tmp_path / "log").exists()
 
@@ -157,7 +157,7 @@ def test_a_second_interrupt_kills_a_trainer_that_does_not_stop(tmp_path: Path) -
     process.send_signal(signal.SIGINT)
     time.sleep(1.2)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 1
     assert told.splitlines()[-1] == "trainer: Failed, exit code 1: the trainer was ended by SIGKILL"
 
@@ -168,13 +168,13 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
         'child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])\nprint(child.pid, flush=True)',
         tmp_path / "log",
     )
-    out, _ = ended.communicate(timeout=30)
+    out, _ = ended.communicate(timeout=120)
     assert not _alive(int(out))
     killed = start("print(os.getpid(), flush=True)\ntime.sleep(60)", tmp_path / "log")
     assert killed.stdout is not None
     trainer = int(killed.stdout.readline())
     killed.kill()
-    killed.communicate(timeout=30)
+    killed.communicate(timeout=120)
     assert not _alive(trainer)
 
 
