@@ -7,7 +7,9 @@ termination log, and leaves nothing behind. It refuses to know JAX: it must outl
 import ctypes
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -103,6 +105,10 @@ class _Child:
         self._pid: int | None = None
         self._asked_at: float | None = None
         self._pending = False
+        self._signals, waking = socket.socketpair()
+        waking.setblocking(False)
+        signal.set_wakeup_fd(waking.detach(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         for signum in _FORWARDED:
             signal.signal(signum, self._forward)
         process = subprocess.Popen(
@@ -121,15 +127,23 @@ class _Child:
             self._terminate(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Exit code, or minus the signal. Orphans that come to us are reaped on the way; the group is gone after it."""
-        while True:
-            pid, status = os.waitpid(-1, 0)
-            if pid == self._pid:
-                break
+        """Exit code, or minus the signal. Orphans that come to us are reaped on the way; the group is gone after it.
+
+        A signal that comes just before a blocking `waitpid` would be forwarded only after it; it ends this `select`.
+        """
+        while (ended := self._reap()) is None:
+            select.select([self._signals], [], [])
+            self._signals.recv(4096)
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(ended[0], signal.SIGKILL)
         self._pid = None
-        return os.waitstatus_to_exitcode(status)
+        return os.waitstatus_to_exitcode(ended[1])
+
+    def _reap(self) -> tuple[int, int] | None:
+        """Pid and status of the trainer once it has ended."""
+        while (ended := os.waitpid(-1, os.WNOHANG))[0] not in (0, self._pid):
+            continue
+        return ended if ended[0] else None
 
     def last_words(self) -> str:
         """The end of what the trainer wrote to stderr, once it has ended."""
