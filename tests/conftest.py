@@ -6,6 +6,7 @@ import pytest
 
 LONGEST = (
     "test_interruptions.py",
+    "test_interruptions_again.py",
     "test_operator_deaths.py",
     "test_operator_kills.py",
     "test_controller_alone.py",

@@ -21,8 +21,8 @@ from trainer.progress import Entry
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at the processes of a run through /proc")
 
-OF_EACH_SIGNAL = min(50, int(os.environ.get("GRPO_TEST_SCALE") or 1))
-IN_EACH_PHASE = OF_EACH_SIGNAL // 10
+OF_EACH_SIGNAL = min(25, int(os.environ.get("GRPO_TEST_SCALE") or 1))
+IN_EACH_PHASE = OF_EACH_SIGNAL // 5
 SEED = int(os.environ.get("GRPO_TEST_SEED") or random.SystemRandom().randrange(10**6))
 EVERY = 2
 DELAYS = (0.0, 0.02, 0.3)
@@ -33,8 +33,8 @@ MEASURED = ("time/", "throughput/", "memory/")
 class Interruptions:
     """One run, interrupted again and again; `told` counts (signal, phase)."""
 
-    def __init__(self, byte_model: Path, folder: Path) -> None:
-        self.random = random.Random(SEED)
+    def __init__(self, byte_model: Path, folder: Path, seed: int) -> None:
+        self.random = random.Random(seed)
         self.folder = folder
         # Their own, because a process that is killed may leave half a program.
         self.programs = shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], folder / "compiled")
@@ -137,8 +137,11 @@ def test_a_run_that_is_interrupted_again_and_again_ends_as_if_it_never_was(
     byte_model: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """After every signal the right codes and a whole folder; in the end every number of an undisturbed run."""
+    interrupt_again_and_again(Interruptions(byte_model, tmp_path, SEED), record_property)
+
+
+def interrupt_again_and_again(interrupted: Interruptions, record_property: Callable[[str, object], None]) -> None:
     record_property("seed", SEED)
-    interrupted = Interruptions(byte_model, tmp_path)
     for signum in (signal.SIGTERM, signal.SIGKILL):
         while (phase := interrupted.missing(signum)) is not None:
             interrupted.interrupt(signum, phase)
@@ -146,9 +149,8 @@ def test_a_run_that_is_interrupted_again_and_again_ends_as_if_it_never_was(
         record_property(f"{name} in {phase}", count)
     interrupted.settle()
     last = interrupted.start()
-    whole = Launched(
-        interrupted.run.model_copy(update={"output_uri": str(tmp_path / "whole")}), tmp_path / "undisturbed"
-    )
+    elsewhere = {"output_uri": str(interrupted.folder / "whole")}
+    whole = Launched(interrupted.run.model_copy(update=elsewhere), interrupted.folder / "undisturbed")
     assert {one.fingerprint for one in last.finish()} == {one.fingerprint for one in whole.finish()}
     assert [numbers(row) for row in last.metrics] == [numbers(row) for row in whole.metrics]
 
