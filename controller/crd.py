@@ -99,7 +99,11 @@ def _object_schema() -> Schema:
 
 
 def _fix(section: Schema, mutable: Collection[str], at: str = "") -> None:
-    """Transition rules, key by key, so that the path of the key is told and a null equals a key left out."""
+    """Transition rules, key by key, so that the path of the key is told and a null equals a key left out.
+
+    Each write of a status evaluates them all. A key with a default is always there and has its own rule; what may come
+    and go is its section's to compare, and there each look at a key costs more, the more keys the section has.
+    """
     rules = []
     for key, value in section["properties"].items():
         path = f"{at}{key}"
@@ -107,16 +111,18 @@ def _fix(section: Schema, mutable: Collection[str], at: str = "") -> None:
             continue
         if "properties" in value:
             _fix(value, mutable, f"{path}.")
-        same = f"has(self.{key}) == has(oldSelf.{key})"
-        if "default" in value:
-            if "properties" in value:
-                continue
-            # Always there, but while the server looks at a section's default itself. Looks cost each write of a status.
-            same = f"!has(self.{key}) || self.{key} == oldSelf.{key}"
-        elif "properties" not in value:
-            same += f" && (!has(self.{key}) || self.{key} == oldSelf.{key})"
-        rules.append({"rule": same, "message": FIXED, "fieldPath": f".{key}", "reason": "FieldValueForbidden"})
+        elif "default" in value:
+            value["x-kubernetes-validations"] = [_fixed("self == oldSelf")]
+        if "default" not in value:
+            same = f"has(self.{key}) == has(oldSelf.{key})"
+            if "properties" not in value:
+                same += f" && (!has(self.{key}) || self.{key} == oldSelf.{key})"
+            rules.append(_fixed(same) | {"fieldPath": f".{key}"})
     section["x-kubernetes-validations"] = rules
+
+
+def _fixed(rule: str) -> Schema:
+    return {"rule": rule, "message": FIXED, "reason": "FieldValueForbidden"}
 
 
 def _spec_rules() -> Iterator[Schema]:

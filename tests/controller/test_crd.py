@@ -75,7 +75,7 @@ def test_null_may_stand_where_a_key_may_be_left_out() -> None:
 def test_all_but_what_may_change_is_fixed() -> None:
     """Every key of spec has a transition rule of its own or of a list or map above it, but for the documented few."""
     fixed = {
-        f"{path}{rule['fieldPath']}"
+        f"{path}{rule.get('fieldPath', '')}"
         for path, node in ALL
         for rule in node.get("x-kubernetes-validations", ())
         if rule["message"] == crd.FIXED
