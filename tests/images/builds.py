@@ -28,12 +28,14 @@ from trainer.contract.run import READABLE_VERSIONS
 DEMO = ROOT / "examples" / "demo"
 LONG = 100_000
 """Steps of a run that no test waits for."""
+PATIENCE = 900.0
+"""Seconds that only a failure takes: without kept programs a step compiles for a minute, for many beside other work."""
 
 
 def printed(files: Path, folder: Path, image: dict[str, Any], *command: str) -> str:
     """What a command prints in a container of the image that ends with 0."""
     running = Running(Container(command, environment_in(image)), files, folder)
-    code = running.wait(120)
+    code = running.wait(PATIENCE)
     said = running.log.read_text()
     assert code == 0, said
     return said
@@ -43,7 +45,7 @@ def environment_in(image: dict[str, Any]) -> dict[str, str]:
     return dict(variable.split("=", 1) for variable in image["Env"])
 
 
-def until(holds: Callable[[], Any], running: Running, seconds: float = 240) -> None:
+def until(holds: Callable[[], Any], running: Running, seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert not running.ended, running.log.read_text()[-3000:]
@@ -90,7 +92,7 @@ def test_the_controllers_image_holds_the_operator_and_no_trainer(
         controller_files,
         tmp_path / "d",
     )
-    assert running.wait(60) == 0, running.log.read_text()
+    assert running.wait(PATIENCE) == 0, running.log.read_text()
 
 
 def test_what_the_chart_starts_is_in_the_controllers_image(
@@ -124,9 +126,9 @@ def test_the_controllers_image_answers_its_probes(
     try:
         for path in ("healthz", "readyz"):
             asked = [sys.executable, "-c", ASK, f"http://{NODE_ADDRESS}:18080/{path}"]
-            until(lambda asked=asked: subprocess.run(world.inside(*asked), check=False).returncode == 0, running, 60)
+            until(lambda asked=asked: subprocess.run(world.inside(*asked), check=False).returncode == 0, running)
         running.signal("TERM")
-        assert running.wait(30) == 0, running.log.read_text()[-3000:]
+        assert running.wait(PATIENCE) == 0, running.log.read_text()[-3000:]
     finally:
         running.end()
 
@@ -223,7 +225,7 @@ def test_a_rendered_pod_trains_in_the_trainers_image(
     pod = RenderedPod(images.configuration(trainer_image), tmp_path, steps=1)
     owned(pod.runs)
     running = Running(pod.container(), trainer_files, tmp_path / "container")
-    assert running.wait(300) == ExitCode.DONE, running.log.read_text()[-3000:]
+    assert running.wait(PATIENCE) == ExitCode.DONE, running.log.read_text()[-3000:]
     assert steps_done(pod) == 1
 
 
@@ -237,7 +239,7 @@ def test_sigterm_to_process_1_leaves_a_checkpoint(
     try:
         until(lambda: steps_done(pod) >= 2, running)
         running.signal("TERM")
-        assert running.wait(60) == ExitCode.PREEMPTED, running.log.read_text()[-3000:]
+        assert running.wait(PATIENCE) == ExitCode.PREEMPTED, running.log.read_text()[-3000:]
     finally:
         running.end()
     saved = [path.name for path in pod.runs.glob("demo-sums-*/checkpoints/*") if path.name.isdigit()]
