@@ -24,6 +24,14 @@ LEAVING_SECONDS = 10.0
 NOTHING_LOST = "asked to stop; a later attempt goes on from the last checkpoint, and only the open step is lost"
 
 
+def signals_as_bytes() -> socket.socket:
+    """What becomes readable with each signal that has a Python handler: the signal's number, as a byte."""
+    signals, waking = socket.socketpair()
+    waking.setblocking(False)
+    signal.set_wakeup_fd(waking.detach(), warn_on_full_buffer=False)
+    return signals
+
+
 class Board(Protocol):
     """Where notes are left: every process reads them all, without any of them waiting for another."""
 
@@ -65,10 +73,8 @@ class Lookout:
 
     def listen(self) -> None:
         """From now on SIGTERM is heard. A Python handler would run only once the main thread is back in Python."""
-        self._signals, waking = socket.socketpair()
-        waking.setblocking(False)
+        self._signals = signals_as_bytes()
         signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.set_wakeup_fd(waking.detach(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, name="lookout", daemon=True).start()
 
     def join(self, board: Board, index: int, processes: int) -> None:

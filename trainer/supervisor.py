@@ -9,7 +9,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import IO
 
 from trainer.contract.exits import Cause, ExitCode
 from trainer.contract.process import ENV_TERMINATION_LOG
+from trainer.lookout import signals_as_bytes
 from trainer.progress import ENV_LEDGER, Entry, Ledger
 from trainer.starting import Start
 
@@ -105,9 +105,7 @@ class _Child:
         self._pid: int | None = None
         self._asked_at: float | None = None
         self._pending = False
-        self._signals, waking = socket.socketpair()
-        waking.setblocking(False)
-        signal.set_wakeup_fd(waking.detach(), warn_on_full_buffer=False)
+        self._signals = signals_as_bytes()
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for signum in _FORWARDED:
             signal.signal(signum, self._forward)
